@@ -1,0 +1,180 @@
+//! Time: a clock that goes on counting while the machine sleeps, and one that a test moves by hand.
+
+use std::fmt::Debug;
+use std::ops::{Add, Sub};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+/// A point on a [`Clock`]: the time since that clock's zero. Only the differences mean anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment this long after the clock's zero.
+    #[must_use]
+    pub const fn since_zero(time: Duration) -> Self {
+        Self(time)
+    }
+
+    /// How long `earlier` was ago at this moment; zero if it is yet to come.
+    #[must_use]
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_add(time))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+
+    fn sub(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_sub(time))
+    }
+}
+
+/// Where the library reads the time, and how it waits for it. Programs need not name it; tests pass
+/// a [`ManualClock`].
+#[async_trait]
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// The time now. It must never go back, and it must go on while the machine is suspended:
+    /// leases in the store do (LIVE-B).
+    fn now(&self) -> Moment;
+
+    /// The time of the calendar, for people and for the order of tokens.
+    fn wall(&self) -> SystemTime;
+
+    /// Returns once `at` has come.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it does nothing.
+    async fn sleep_until(&self, at: Moment);
+}
+
+/// The machine's clock: `CLOCK_BOOTTIME` where the system has it (Linux, Android), else
+/// `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// The longest sleep without a look at the clock. A runtime's timers count on a clock that may stand
+/// still while the machine is suspended, so a long sleep would end late by the time of the suspend.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let clock = rustix::time::ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let clock = rustix::time::ClockId::Monotonic;
+        let time = rustix::time::clock_gettime(clock);
+        // Both count from the machine's start: never negative, nanoseconds below a second.
+        Moment(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    async fn sleep_until(&self, at: Moment) {
+        loop {
+            let left = at.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        }
+    }
+}
+
+/// A clock that stands still until a test moves it. Clones are the same clock.
+///
+/// With the in-memory store, a test of a lost lock takes no time:
+/// see [`memory`](crate::memory).
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock(Arc<Manual>);
+
+#[derive(Debug, Default)]
+struct Manual {
+    now: Mutex<Duration>,
+    moved: Notify,
+}
+
+impl ManualClock {
+    /// A clock at its zero. Its calendar begins in 2026.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves the clock and wakes everybody whose time has come.
+    pub fn advance(&self, time: Duration) {
+        *self.0.now.lock().unwrap_or_else(PoisonError::into_inner) += time;
+        self.0.moved.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        Moment(*self.0.now.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn wall(&self) -> SystemTime {
+        const START_OF_2026: Duration = Duration::from_secs(1_767_225_600);
+        UNIX_EPOCH + START_OF_2026 + self.now().0
+    }
+
+    async fn sleep_until(&self, at: Moment) {
+        loop {
+            // Listen first and look then: a move between the two is not missed.
+            let moved = self.0.moved.notified();
+            if self.now() >= at {
+                return;
+            }
+            moved.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_clock_moves_and_sleeps() {
+        let clock = SystemClock;
+        let start = clock.now();
+        clock.sleep_until(start + Duration::from_millis(20)).await;
+        assert!(clock.now().since(start) >= Duration::from_millis(20));
+        clock.sleep_until(start).await;
+    }
+
+    #[tokio::test]
+    async fn the_manual_clock_moves_by_hand_alone() {
+        let clock = ManualClock::new();
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move {
+                clock
+                    .sleep_until(Moment::default() + Duration::from_secs(60))
+                    .await
+            }
+        });
+        clock.advance(Duration::from_secs(59));
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished());
+        clock.advance(Duration::from_secs(1));
+        sleeper.await.unwrap();
+    }
+}
