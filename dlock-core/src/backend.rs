@@ -51,6 +51,29 @@ pub trait Backend: Debug + Send + Sync + 'static {
     async fn names(&self) -> Result<Vec<LockName>, StoreError>;
 }
 
+#[async_trait]
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    fn kind(&self) -> &'static str {
+        (**self).kind()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    async fn open(&self, terms: &SessionTerms, mailbox: Mailbox) -> Result<Opened, StoreError> {
+        (**self).open(terms, mailbox).await
+    }
+
+    async fn inspect(&self, name: &LockName) -> Result<LockSnapshot, StoreError> {
+        (**self).inspect(name).await
+    }
+
+    async fn names(&self) -> Result<Vec<LockName>, StoreError> {
+        (**self).names().await
+    }
+}
+
 /// A session as the store knows it: one lease, and the claims that live and die with it.
 #[async_trait]
 pub trait Session: Debug + Send + Sync + 'static {

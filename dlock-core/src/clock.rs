@@ -66,9 +66,10 @@ pub trait Clock: Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-/// The longest sleep without a look at the clock. A runtime's timers count on a clock that may stand
-/// still while the machine is suspended, so a long sleep would end late by the time of the suspend.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// A runtime's timers count on a clock that may stand still while the machine is suspended, so one
+/// long sleep would end late by the time of the suspend. This clock sleeps a part of the time that
+/// is left, and looks again; below this time it sleeps the rest at once.
+const UNDIVIDED: Duration = Duration::from_millis(100);
 
 #[async_trait]
 impl Clock for SystemClock {
@@ -92,7 +93,7 @@ impl Clock for SystemClock {
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+            tokio::time::sleep(left.min(UNDIVIDED.max(left / 4))).await;
         }
     }
 }

@@ -183,6 +183,13 @@ impl LockTable {
             .any(|behind| !behind.mode.compatible(mode))
     }
 
+    /// The greatest number given out so far in the lock's order. A store that forgets empty tables
+    /// must go on above it.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Whether nobody holds the lock or waits for it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

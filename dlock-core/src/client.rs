@@ -1,0 +1,334 @@
+//! The client: what a program holds to take locks on one store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use crate::request::Request;
+use crate::session::{Session, attempt_limit};
+use crate::url::StoreUrl;
+use crate::{
+    Backend, Capabilities, Clock, ConfigError, Error, LockName, LockSnapshot, Mode, Owner,
+    StoreError, SystemClock, Ttl,
+};
+
+/// Takes locks on one store. Clones are the same client.
+///
+/// A client keeps one lease with its store, however many locks it holds. When the last clone and the
+/// last guard are gone, what is left is freed and the lease ended in the background;
+/// [`close`](Client::close) does it and waits.
+///
+/// ```
+/// use dlock_core::{Client, Mode, memory::MemoryStore};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let client = Client::builder(MemoryStore::new().link()).connect().await?;
+/// let guard = client.lock("invoices").await?;
+/// assert!(client.lock("invoices").mode(Mode::ProtectedRead).try_now().await?.is_none());
+/// guard.release().await?;
+/// # Ok::<(), dlock_core::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    backend: Arc<dyn Backend>,
+    options: ClientOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) owner: Owner,
+    session: Mutex<Slot>,
+}
+
+/// The session in use.
+#[derive(Debug)]
+enum Slot {
+    /// None yet, or none that could be opened.
+    Empty,
+    /// Somebody has asked for one: all who need it wait for the same.
+    Opening(Shared<BoxFuture<'static, Result<Session, StoreError>>>),
+    Open(Session),
+    Closed,
+}
+
+/// The options that mean the same on every store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// How long the lease lasts without a renewal.
+    pub ttl: Ttl,
+    /// What this client is called in [`inspect`](Client::inspect) and in errors; may be empty.
+    pub label: String,
+}
+
+impl ClientOptions {
+    /// Takes the options `ttl` and `label` of a store URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when the TTL does not read or is out of range.
+    pub fn from_url(url: &mut StoreUrl) -> Result<Self, ConfigError> {
+        let ttl = url
+            .take_duration("ttl")?
+            .map(Ttl::new)
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Self {
+            ttl,
+            label: url.take("label").unwrap_or_default(),
+        })
+    }
+}
+
+/// Sets up a [`Client`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct ClientBuilder {
+    backend: Arc<dyn Backend>,
+    options: ClientOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl ClientBuilder {
+    /// Sets all options at once.
+    pub fn options(mut self, options: ClientOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How long the lease lasts without a renewal. 10 s unless chosen.
+    pub fn ttl(mut self, ttl: Ttl) -> Self {
+        self.options.ttl = ttl;
+        self
+    }
+
+    /// What this client is called in [`inspect`](Client::inspect) and in errors.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.options.label = label.into();
+        self
+    }
+
+    /// Reads the time elsewhere: for tests.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the first session, so that a store that cannot be used is known at once. Must be called
+    /// in a Tokio runtime with its timer enabled; the session's task lives there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the TTL is shorter than the store can do, [`Error::Store`] when it
+    /// cannot be reached or refuses.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let least = self.backend.capabilities().min_ttl;
+        if self.options.ttl.get() < least {
+            return Err(Error::Config(ConfigError::new(
+                "option ttl",
+                format!(
+                    "{} is shorter than {} can do",
+                    self.options.ttl,
+                    self.backend.kind()
+                ),
+                format!("it is at least {least:?} there"),
+            )));
+        }
+        let client = Client {
+            inner: Arc::new(Inner {
+                owner: Owner::this_process().labelled(self.options.label.clone()),
+                backend: self.backend,
+                options: self.options,
+                clock: self.clock,
+                session: Mutex::new(Slot::Empty),
+            }),
+        };
+        client.inner.session("open a session", None).await?;
+        Ok(client)
+    }
+}
+
+impl Client {
+    /// Begins to set up a client on this backend.
+    pub fn builder(backend: impl Backend) -> ClientBuilder {
+        ClientBuilder {
+            backend: Arc::new(backend),
+            options: ClientOptions::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Asks for a lock: exclusively, and waiting for its turn, unless the request says otherwise. The
+    /// request is sent when it is awaited.
+    pub fn lock(&self, name: impl AsRef<str>) -> Request<'_> {
+        Request::new(&self.inner, LockName::new(name), Mode::Exclusive)
+    }
+
+    /// Who holds this lock and who waits for it, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`], or [`Error::Store`] when the store cannot be reached.
+    pub async fn inspect(&self, name: impl AsRef<str>) -> Result<LockSnapshot, Error> {
+        let name = LockName::new(name)?;
+        self.inner.inspect(&name).await
+    }
+
+    /// The names of the locks in use in the client's namespace (somebody holds them or waits for
+    /// them), sorted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the store cannot be reached.
+    pub async fn names(&self) -> Result<Vec<LockName>, Error> {
+        let inner = &self.inner;
+        let listed = inner.limited(inner.backend.names()).await;
+        let mut names = listed.map_err(|error| inner.failed("list the locks", None, error))?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Ends the session and frees everything that the client holds or waits for, within a limit.
+    /// Withdraws that are under way are waited for; then guards that are still held are told
+    /// [`LossReason::Closed`](crate::LossReason::Closed). Further requests fail with
+    /// [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the store did not confirm it in time. What is left there lapses with the
+    /// lease.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, it goes on in the background.
+    pub async fn close(&self, limit: Duration) -> Result<(), Error> {
+        let slot = {
+            let mut slot = self
+                .inner
+                .session
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *slot, Slot::Closed)
+        };
+        let session = match slot {
+            Slot::Empty | Slot::Closed => return Ok(()),
+            Slot::Open(session) => session,
+            Slot::Opening(opening) => match opening.await {
+                Ok(session) => session,
+                Err(_) => return Ok(()),
+            },
+        };
+        let closed = session.close(limit).await;
+        closed.map_err(|error| self.inner.failed("close the session", None, error))
+    }
+
+    /// What the store is called in errors, spans and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    /// What the store can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.inner.backend.capabilities()
+    }
+}
+
+impl Inner {
+    pub(crate) fn kind(&self) -> &'static str {
+        self.backend.kind()
+    }
+
+    pub(crate) fn granted_modes(&self) -> &'static [Mode] {
+        self.backend.capabilities().modes
+    }
+
+    /// The session for a new request: the one that stands, or another one.
+    pub(crate) async fn session(
+        &self,
+        doing: &'static str,
+        name: Option<&LockName>,
+    ) -> Result<Session, Error> {
+        let opening = {
+            let mut slot = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*slot {
+                Slot::Closed => return Err(Error::Closed),
+                Slot::Open(session) if session.lease().ended().is_none() => {
+                    return Ok(session.clone());
+                }
+                Slot::Opening(opening) => opening.clone(),
+                Slot::Open(_) | Slot::Empty => {
+                    let opening = self.open();
+                    *slot = Slot::Opening(opening.clone());
+                    opening
+                }
+            }
+        };
+        let opened = opening.clone().await;
+        let mut slot = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first to come here settles it; a later round may have begun meanwhile.
+        if matches!(&*slot, Slot::Opening(current) if current.ptr_eq(&opening)) {
+            *slot = match &opened {
+                Ok(session) => Slot::Open(session.clone()),
+                Err(_) => Slot::Empty,
+            };
+        }
+        opened.map_err(|error| self.failed(doing, name, error))
+    }
+
+    /// Opens a session in a task of its own: it goes on when the request that began it is dropped, and
+    /// nobody has to be polled for the others to get on.
+    fn open(&self) -> Shared<BoxFuture<'static, Result<Session, StoreError>>> {
+        let backend = self.backend.clone();
+        let (clock, ttl, owner) = (
+            self.clock.clone(),
+            self.options.ttl.get(),
+            self.owner.clone(),
+        );
+        let opening =
+            tokio::spawn(async move { Session::open(&*backend, clock, ttl, owner).await });
+        let opened = opening.map(|joined| match joined {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::unavailable(
+                "the runtime of the client has shut down",
+            )),
+        });
+        opened.boxed().shared()
+    }
+
+    pub(crate) async fn inspect(&self, name: &LockName) -> Result<LockSnapshot, Error> {
+        let snapshot = self.limited(self.backend.inspect(name)).await;
+        snapshot.map_err(|error| self.failed("inspect", Some(name), error))
+    }
+
+    async fn limited<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = attempt_limit(self.options.ttl.get()).max(Duration::from_secs(1));
+        tokio::select! {
+            result = attempt => result,
+            () = self.clock.sleep_until(self.clock.now() + limit) => {
+                Err(StoreError::ambiguous(format!("no answer within {limit:?}")))
+            }
+        }
+    }
+
+    pub(crate) fn failed(
+        &self,
+        doing: &'static str,
+        name: Option<&LockName>,
+        source: StoreError,
+    ) -> Error {
+        Error::Store {
+            backend: self.kind(),
+            name: name.cloned(),
+            doing,
+            source,
+        }
+    }
+}

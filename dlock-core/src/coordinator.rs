@@ -1,0 +1,499 @@
+//! The coordinator of one lock name in one process: the order of what is asked and answered.
+//!
+//! A state machine without I/O and without a clock of its own. Every request and every withdraw of
+//! this process for the name passes through it, and the session's task performs what it says:
+//!
+//! - **Input gate**: at most one operation on the name is on its way to the store. Withdraws go first
+//!   (a release never stands behind a crowd of requests), then requests and looks at waiting
+//!   claims, in the order in which they fell due.
+//! - **Output gate**: a caller is answered only when the store has answered, and only while the
+//!   session stands. Nothing is concluded from a failed attempt: the claim is asked about again,
+//!   by its id, or withdrawn (ONCE).
+//!
+//! ```text
+//!              answered: waiting          granted (answer, look or push)
+//!   Requested ──────────────────► Waiting ───────────────────────────────► Granted
+//!       │  ▲                        │ │                                       │
+//!       │  └── look: not there ─────┘ │ dropped, timed out                    │ released, dropped
+//!       │  dropped before sent: gone  ▼                                       ▼
+//!       └─────────────────────────► Leaving ──── withdraw confirmed ───────► gone
+//! ```
+//!
+//! A claim whose request was never answered leaves with [`Attempts::Unanswered`], for as long as it
+//! lives: a later answer does not call back the earlier copy.
+//!
+//! Handing a granted claim from one task of the process to the next, without the store, belongs
+//! between `Granted` and `Leaving`, in [`Coordinator::withdraw`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::mutants::{Mutant, is_on};
+use crate::{
+    Attempts, Claim, FencingToken, LossReason, Moment, Outcome, StoreError, StoreErrorKind, Wait,
+};
+
+/// WAKE: a waiting claim is looked at this often even if the store knows no reason to.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(3);
+
+/// A claim's number in its session: the key by which coordinator and session speak of it.
+pub(crate) type Number = u64;
+
+/// What the caller of an acquire is told.
+pub(crate) type Answer = Result<Option<FencingToken>, Failure>;
+
+/// Why a caller gets neither a lock nor a "taken".
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    Store(StoreError),
+    Lost(LossReason),
+}
+
+/// What the store is to be asked next.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Request(Arc<Claim>, Wait),
+    Look(Arc<Claim>),
+    Withdraw(Arc<Claim>, Attempts),
+}
+
+impl Operation {
+    pub(crate) fn claim(&self) -> &Arc<Claim> {
+        match self {
+            Operation::Request(claim, _)
+            | Operation::Look(claim)
+            | Operation::Withdraw(claim, _) => claim,
+        }
+    }
+}
+
+/// What is to be done for the name.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Perform this now, and report to [`Coordinator::answered`].
+    Perform(Operation),
+    /// Nothing before this moment.
+    At(Moment),
+    /// Nothing until somebody asks, or the operation on its way is answered.
+    Nothing,
+}
+
+/// How long to wait before a failed operation is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Backoff {
+    /// Doubles with each failure up to the longest, less a random part of at most a half, so that
+    /// clients that failed together do not come back together.
+    pub(crate) fn after(&self, failures: u32) -> Duration {
+        let doubled = self
+            .first
+            .saturating_mul(1 << failures.saturating_sub(1).min(16));
+        doubled
+            .min(self.longest)
+            .mul_f64(1.0 - fastrand::f64() / 2.0)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    backoff: Backoff,
+    claims: BTreeMap<Number, Entry>,
+    /// Claims for which the store is to be asked: how urgently, when, which.
+    due: BTreeSet<(Urgency, Moment, Number)>,
+    /// The claim of the operation on its way to the store.
+    on_its_way: Option<Number>,
+    /// Claims that are gone, for whoever keeps an index of them.
+    gone: Vec<Number>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    claim: Arc<Claim>,
+    wait: Wait,
+    stage: Stage,
+    /// When the store is to be asked next; the entry's key in `due`.
+    due: Option<Moment>,
+    /// Consecutive failed attempts.
+    failures: u32,
+    /// Whether a request for it was sent, and never answered.
+    unanswered: bool,
+    /// Whether the store hinted at a change while an operation was on its way.
+    hinted: bool,
+    caller: Option<oneshot::Sender<Answer>>,
+    /// Who waits for the withdraw to be confirmed.
+    leaving: Option<oneshot::Sender<Result<(), LossReason>>>,
+    contended: Arc<AtomicBool>,
+}
+
+/// Where a claim stands: see the module's drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Requested,
+    Waiting,
+    Granted,
+    Leaving,
+}
+
+/// The order in which operations that are due are performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    Withdraw,
+    Other,
+}
+
+impl Stage {
+    fn urgency(self) -> Urgency {
+        if self == Stage::Leaving {
+            Urgency::Withdraw
+        } else {
+            Urgency::Other
+        }
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn new(backoff: Backoff) -> Self {
+        Self {
+            backoff,
+            claims: BTreeMap::new(),
+            due: BTreeSet::new(),
+            on_its_way: None,
+            gone: Vec::new(),
+        }
+    }
+
+    /// Whether no claim is left: the coordinator may be forgotten.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.claims.is_empty()
+    }
+
+    /// Whether no withdraw is under way.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.claims
+            .values()
+            .all(|entry| entry.stage != Stage::Leaving)
+    }
+
+    /// The claims that have gone since this was last asked.
+    pub(crate) fn take_gone(&mut self) -> Vec<Number> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// A task of this process asks for the lock.
+    pub(crate) fn request(
+        &mut self,
+        claim: Claim,
+        wait: Wait,
+        caller: oneshot::Sender<Answer>,
+        contended: Arc<AtomicBool>,
+        now: Moment,
+    ) {
+        let number = claim.id.number;
+        let entry = Entry {
+            claim: Arc::new(claim),
+            wait,
+            stage: Stage::Requested,
+            due: None,
+            failures: 0,
+            unanswered: false,
+            hinted: false,
+            caller: Some(caller),
+            leaving: None,
+            contended,
+        };
+        self.claims.insert(number, entry);
+        self.ask(number, Stage::Requested, now);
+    }
+
+    /// Release, cancel, time-out and drop: the claim has to go (ATOM-B). `confirmed` is told when it
+    /// is gone. Returns whether the store is to be asked.
+    pub(crate) fn withdraw(
+        &mut self,
+        number: Number,
+        confirmed: Option<oneshot::Sender<Result<(), LossReason>>>,
+    ) -> bool {
+        let Some(entry) = self.claims.get_mut(&number) else {
+            tell(confirmed, Ok(()));
+            return false;
+        };
+        entry.caller = None;
+        entry.leaving = confirmed;
+        let never_sent = entry.stage == Stage::Requested
+            && entry.failures == 0
+            && !entry.unanswered
+            && self.on_its_way != Some(number);
+        if never_sent {
+            self.remove(number);
+        } else {
+            self.ask(number, Stage::Leaving, Moment::default());
+        }
+        !never_sent
+    }
+
+    /// What to do now. An operation that is returned counts as on its way.
+    pub(crate) fn next(&mut self, now: Moment) -> Next {
+        if self.on_its_way.is_some() {
+            return Next::Nothing;
+        }
+        let first = |urgency| {
+            let from = (urgency, Moment::default(), Number::MIN);
+            self.due
+                .range(from..)
+                .next()
+                .filter(|(found, ..)| *found == urgency)
+        };
+        let due = [first(Urgency::Withdraw), first(Urgency::Other)];
+        let Some(&&(_, _, number)) = due.iter().flatten().find(|(_, at, _)| *at <= now) else {
+            let earliest = due.iter().flatten().map(|(_, at, _)| *at).min();
+            return earliest.map_or(Next::Nothing, Next::At);
+        };
+        self.on_its_way = Some(number);
+        Next::Perform(self.operation(number))
+    }
+
+    fn operation(&self, number: Number) -> Operation {
+        let entry = &self.claims[&number];
+        let claim = entry.claim.clone();
+        match entry.stage {
+            Stage::Requested => Operation::Request(claim, entry.wait),
+            Stage::Waiting | Stage::Granted => Operation::Look(claim),
+            Stage::Leaving if entry.unanswered => Operation::Withdraw(claim, Attempts::Unanswered),
+            Stage::Leaving => Operation::Withdraw(claim, Attempts::Answered),
+        }
+    }
+
+    /// The operation on its way has been answered, or given up.
+    pub(crate) fn answered(
+        &mut self,
+        operation: &Operation,
+        result: Result<Outcome, StoreError>,
+        now: Moment,
+    ) {
+        self.on_its_way = None;
+        let number = operation.claim().id.number;
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        let requested = matches!(operation, Operation::Request(..));
+        if requested
+            && let Err(error) = &result
+            && error.kind() == StoreErrorKind::Ambiguous
+        {
+            entry.unanswered = true;
+        }
+        match (operation, entry.stage) {
+            (Operation::Withdraw(..), _) => self.withdrawn(number, result, now),
+            // The caller left meanwhile. What was asked last still decides whether there is
+            // anything to withdraw.
+            (_, Stage::Leaving) => {
+                let absent = matches!(&result, Ok(Outcome::Absent));
+                let refused = matches!(&result, Err(error) if never_took_effect(error));
+                if (absent || (refused && requested && entry.failures == 0)) && !entry.unanswered {
+                    self.remove(number);
+                }
+            }
+            // A push was faster than the answer.
+            (_, Stage::Granted) => {}
+            (_, Stage::Requested | Stage::Waiting) => match result {
+                Ok(outcome) => self.told(number, outcome, now, requested),
+                Err(error) => self.failed(number, error, now),
+            },
+        }
+    }
+
+    fn withdrawn(&mut self, number: Number, result: Result<Outcome, StoreError>, now: Moment) {
+        match result {
+            Ok(_) => self.remove(number),
+            Err(_) => self.again(number, now),
+        }
+    }
+
+    fn told(&mut self, number: Number, outcome: Outcome, now: Moment, requested: bool) {
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        entry.failures = 0;
+        match outcome {
+            Outcome::Granted { token } => self.granted(number, token),
+            Outcome::Waiting { look_after } => {
+                let hinted = std::mem::take(&mut entry.hinted);
+                let wait = look_after
+                    .unwrap_or(LOOK_AT_LEAST_EVERY)
+                    .min(LOOK_AT_LEAST_EVERY);
+                self.ask(
+                    number,
+                    Stage::Waiting,
+                    if hinted { now } else { now + wait },
+                );
+            }
+            // It may not wait, and the lock is taken.
+            Outcome::Absent if entry.wait == Wait::Never => self.dismiss(number, Ok(None)),
+            // It never arrived, or was taken out by hand: ask for it again.
+            Outcome::Absent if !requested => self.ask(number, Stage::Requested, now),
+            // The store holds a mark against a claim that this process still wants.
+            Outcome::Absent => self.dismiss(number, Err(Failure::Lost(LossReason::Revoked))),
+        }
+    }
+
+    fn failed(&mut self, number: Number, error: StoreError, now: Moment) {
+        match error.kind() {
+            StoreErrorKind::Ambiguous | StoreErrorKind::Unavailable => self.again(number, now),
+            // The session's task ends the session, and with it every claim.
+            StoreErrorKind::Lapsed => {}
+            StoreErrorKind::Refused | StoreErrorKind::Unconfirmed => {
+                let clean = never_took_effect(&error);
+                let Some(entry) = self.claims.get_mut(&number) else {
+                    return;
+                };
+                tell(entry.caller.take(), Err(Failure::Store(error)));
+                if clean && entry.stage == Stage::Requested && !entry.unanswered {
+                    self.remove(number);
+                } else {
+                    self.ask(number, Stage::Leaving, Moment::default());
+                }
+            }
+        }
+    }
+
+    /// Answers the caller of a claim that is not to be, and takes out what an earlier copy of the
+    /// request may yet bring (ONCE).
+    fn dismiss(&mut self, number: Number, answer: Answer) {
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        tell(entry.caller.take(), answer);
+        if entry.unanswered {
+            self.ask(number, Stage::Leaving, Moment::default());
+        } else {
+            self.remove(number);
+        }
+    }
+
+    fn granted(&mut self, number: Number, token: FencingToken) {
+        self.settle(number, Stage::Granted);
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        // A caller that has just gone withdraws the claim itself (CANCEL).
+        tell(entry.caller.take(), Ok(Some(token)));
+    }
+
+    /// The store pushed: the claim is granted.
+    pub(crate) fn push_granted(&mut self, number: Number, token: FencingToken) {
+        if self.is_pending(number) {
+            self.granted(number, token);
+        }
+    }
+
+    /// The store pushed a hint: look (WAKE).
+    pub(crate) fn push_changed(&mut self, number: Number, now: Moment) {
+        if is_on(Mutant::HintIsGrant) {
+            return self.push_granted(number, FencingToken::from(u64::MAX >> 1));
+        }
+        if !self.is_pending(number) {
+            return;
+        }
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        if self.on_its_way == Some(number) {
+            entry.hinted = true;
+        } else if entry.stage == Stage::Waiting {
+            self.ask(number, Stage::Waiting, now);
+        }
+    }
+
+    /// The store pushed: somebody waits behind this claim.
+    pub(crate) fn push_contended(&mut self, number: Number) {
+        if let Some(entry) = self.claims.get(&number) {
+            entry.contended.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The session is over: everybody is told.
+    pub(crate) fn lost(self, reason: LossReason) {
+        for (_, entry) in self.claims {
+            tell(entry.caller, Err(Failure::Lost(reason)));
+            tell(entry.leaving, Err(reason));
+        }
+    }
+
+    /// The claims that are granted and not on their way out.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Arc<Claim>> {
+        let granted = self
+            .claims
+            .values()
+            .filter(|entry| entry.stage == Stage::Granted);
+        granted.map(|entry| &entry.claim)
+    }
+
+    fn is_pending(&self, number: Number) -> bool {
+        let stage = self.claims.get(&number).map(|entry| entry.stage);
+        matches!(stage, Some(Stage::Requested | Stage::Waiting))
+    }
+
+    /// After a failure: the same once more, later.
+    fn again(&mut self, number: Number, now: Moment) {
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        entry.failures += 1;
+        let (stage, wait) = (entry.stage, self.backoff.after(entry.failures));
+        self.ask(number, stage, now + wait);
+    }
+
+    /// Puts the claim at this stage, and has the store asked at that time.
+    fn ask(&mut self, number: Number, stage: Stage, at: Moment) {
+        self.settle(number, stage);
+        if let Some(entry) = self.claims.get_mut(&number) {
+            entry.due = Some(at);
+            self.due.insert((stage.urgency(), at, number));
+        }
+    }
+
+    /// Puts the claim at this stage, and has the store asked nothing.
+    fn settle(&mut self, number: Number, stage: Stage) {
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        if let Some(due) = entry.due.take() {
+            self.due.remove(&(entry.stage.urgency(), due, number));
+        }
+        entry.stage = stage;
+    }
+
+    fn remove(&mut self, number: Number) {
+        self.settle(number, Stage::Granted);
+        if let Some(entry) = self.claims.remove(&number) {
+            self.gone.push(number);
+            tell(entry.leaving, Ok(()));
+        }
+    }
+}
+
+/// Tells somebody who may have stopped listening.
+fn tell<T>(listener: Option<oneshot::Sender<T>>, message: T) {
+    if let Some(listener) = listener {
+        let _ = listener.send(message);
+    }
+}
+
+/// Whether the error says that the operation did nothing.
+fn never_took_effect(error: &StoreError) -> bool {
+    matches!(
+        error.kind(),
+        StoreErrorKind::Refused | StoreErrorKind::Unavailable
+    )
+}
+
+#[cfg(test)]
+#[path = "coordinator_tests.rs"]
+mod tests;

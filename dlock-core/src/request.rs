@@ -1,0 +1,242 @@
+//! A request for a lock: what is asked for, how long to wait for it, and the asking itself.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tracing::{Instrument, debug_span};
+
+use crate::client::Inner;
+use crate::coordinator::Failure;
+use crate::metrics::{self, Acquired};
+use crate::session::Settled;
+use crate::{Error, Guard, InvalidName, LockLost, LockName, Mode, Moment, TimedOut, Wait};
+
+/// How long the look at who holds a lock may take, for the error of a request that timed out.
+const LOOK_AT_HOLDERS: Duration = Duration::from_secs(1);
+
+/// A request for a lock, sent when it is awaited. It waits for its turn: first come, first served
+/// (FAIR).
+///
+/// # Errors
+///
+/// Awaiting it fails with [`Error::Timeout`] when a [`timeout`](Request::timeout) was set and has
+/// passed, [`Error::Lost`] when the client's session ended while it waited, and [`Error::Store`] when the
+/// store refused. While the store cannot be reached it keeps trying until the session's lease is over.
+///
+/// # Cancel safety
+///
+/// It may be dropped at any time. No claim is left behind: it is withdrawn in the background
+/// (CANCEL).
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Request<'a> {
+    client: &'a Arc<Inner>,
+    name: Result<LockName, InvalidName>,
+    mode: Mode,
+    timeout: Option<Duration>,
+    label: Option<String>,
+}
+
+/// A request that does not wait: awaiting it gives `None` when the lock is taken.
+///
+/// # Errors
+///
+/// As for [`Request`]; a time-out bounds how long a slow store may take to answer.
+///
+/// # Cancel safety
+///
+/// As for [`Request`].
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct TryRequest<'a>(Request<'a>);
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(
+        client: &'a Arc<Inner>,
+        name: Result<LockName, InvalidName>,
+        mode: Mode,
+    ) -> Self {
+        Self {
+            client,
+            name,
+            mode,
+            timeout: None,
+            label: None,
+        }
+    }
+
+    /// Asks for this mode instead of [`Mode::Exclusive`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Waits at most this long. Without it, it waits for as long as it takes.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Calls this claim by another label than its client's, for those who
+    /// [`inspect`](crate::Client::inspect) the lock.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Does not wait for others: if the lock is taken, the answer is `None`, and nothing is written to
+    /// the store.
+    pub fn try_now(self) -> TryRequest<'a> {
+        TryRequest(self)
+    }
+
+    async fn acquire(self, wait: Wait) -> Result<Option<Guard>, Error> {
+        let name = self.name?;
+        let client = self.client;
+        let granted = client.granted_modes();
+        if !granted.contains(&self.mode) {
+            let (backend, mode) = (client.kind(), self.mode);
+            return Err(Error::UnsupportedMode {
+                backend,
+                name,
+                mode,
+                granted,
+            });
+        }
+        let asked = Asked {
+            client,
+            name: &name,
+            mode: self.mode,
+            started: client.clock.now(),
+            timeout: self.timeout,
+        };
+        let span = debug_span!(
+            "acquire", backend = client.kind(), lock = %name, mode = %self.mode, token = tracing::field::Empty
+        );
+        let result = asked
+            .settle(self.label, wait)
+            .instrument(span.clone())
+            .await;
+        let outcome = match &result {
+            Ok(Some(guard)) => {
+                span.record("token", guard.token().get());
+                Acquired::Granted
+            }
+            Ok(None) => Acquired::Taken,
+            Err(Error::Timeout(_)) => Acquired::Timeout,
+            Err(_) => Acquired::Failed,
+        };
+        metrics::acquired(client.kind(), self.mode, outcome, asked.waited());
+        result
+    }
+}
+
+/// A request on its way.
+struct Asked<'a> {
+    client: &'a Arc<Inner>,
+    name: &'a LockName,
+    mode: Mode,
+    started: Moment,
+    timeout: Option<Duration>,
+}
+
+impl Asked<'_> {
+    async fn settle(&self, label: Option<String>, wait: Wait) -> Result<Option<Guard>, Error> {
+        let opening = self.client.session("open a session", Some(self.name));
+        let session = match self.in_time(opening).await {
+            Some(session) => session?,
+            None => return Err(self.timed_out(Vec::new())),
+        };
+        let owner = match label {
+            Some(label) => self.client.owner.clone().labelled(label),
+            None => self.client.owner.clone(),
+        };
+        let mut pending = session.request(self.name, self.mode, owner, wait);
+        // Outlives the session's handle only as a part of `pending` and of the guard.
+        drop(session);
+        match self.in_time(pending.settled()).await {
+            Some(Settled::Granted(claim, token)) => {
+                let (client, clock) = (self.client.kind(), self.client.clock.clone());
+                Ok(Some(Guard::new(claim, self.mode, token, client, clock)))
+            }
+            Some(Settled::Taken) => Ok(None),
+            Some(Settled::Failed(Failure::Lost(reason))) => Err(Error::Lost(LockLost {
+                name: self.name.clone(),
+                reason,
+            })),
+            Some(Settled::Failed(Failure::Store(error))) => {
+                Err(self.client.failed("acquire", Some(self.name), error))
+            }
+            None => {
+                drop(pending);
+                Err(self.timed_out(self.holders().await))
+            }
+        }
+    }
+
+    /// What comes of it, or `None` when the time is up first.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let Some(timeout) = self.timeout else {
+            return Some(work.await);
+        };
+        tokio::select! {
+            biased;
+            result = work => Some(result),
+            () = self.client.clock.sleep_until(self.started + timeout) => None,
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        self.client.clock.now().since(self.started)
+    }
+
+    /// Who holds the lock in a mode that conflicts, if the store says so at once.
+    async fn holders(&self) -> Vec<crate::ClaimSnapshot> {
+        let limit = self.client.clock.now() + LOOK_AT_HOLDERS;
+        let look = self.client.inspect(self.name);
+        let snapshot = tokio::select! {
+            snapshot = look => snapshot.ok(),
+            () = self.client.clock.sleep_until(limit) => None,
+        };
+        let holders = snapshot.into_iter().flat_map(|snapshot| snapshot.holders);
+        holders
+            .filter(|holder| !holder.mode.compatible(self.mode))
+            .collect()
+    }
+
+    fn timed_out(&self, holders: Vec<crate::ClaimSnapshot>) -> Error {
+        Error::Timeout(Box::new(TimedOut {
+            name: self.name.clone(),
+            mode: self.mode,
+            waited: self.waited(),
+            holders,
+        }))
+    }
+}
+
+impl<'a> IntoFuture for Request<'a> {
+    type Output = Result<Guard, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            match self.acquire(Wait::InTurn).await? {
+                Some(guard) => Ok(guard),
+                None => unreachable!("the coordinator says 'taken' only to those who may not wait"),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl<'a> IntoFuture for TryRequest<'a> {
+    type Output = Result<Option<Guard>, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.0.acquire(Wait::Never).boxed()
+    }
+}
