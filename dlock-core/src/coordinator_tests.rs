@@ -1,1 +1,285 @@
+//! The coordinator by itself: what it asks of the store, in which order, and what it tells whom.
 
+use super::*;
+use crate::{ClaimId, LockName, Mode, Owner};
+
+const NOW: Moment = Moment::since_zero(Duration::from_secs(100));
+
+struct Caller {
+    answer: oneshot::Receiver<Answer>,
+    contended: Arc<AtomicBool>,
+}
+
+impl Caller {
+    fn answer(&mut self) -> Option<Answer> {
+        self.answer.try_recv().ok()
+    }
+
+    /// `None`: not answered. `Some(None)`: taken.
+    fn token(&mut self) -> Option<Option<FencingToken>> {
+        self.answer().map(|answer| answer.expect("no failure"))
+    }
+}
+
+fn coordinator() -> Coordinator {
+    let (first, longest) = (Duration::from_millis(10), Duration::from_millis(100));
+    Coordinator::new(Backoff { first, longest })
+}
+
+fn ask(coordinator: &mut Coordinator, number: Number, wait: Wait) -> Caller {
+    let (caller, answer) = oneshot::channel();
+    let contended = Arc::new(AtomicBool::new(false));
+    let claim = Claim {
+        id: ClaimId { session: 1.into(), number },
+        name: LockName::new("lock").unwrap(),
+        mode: Mode::Exclusive,
+        owner: Owner::this_process(),
+    };
+    coordinator.request(claim, wait, caller, contended.clone(), NOW);
+    Caller { answer, contended }
+}
+
+/// The operation that is to be performed now.
+fn perform(coordinator: &mut Coordinator, now: Moment) -> Operation {
+    match coordinator.next(now) {
+        Next::Perform(operation) => operation,
+        other => panic!("nothing to perform: {other:?}"),
+    }
+}
+
+/// What is asked of the store now, in words, answered with `result`.
+fn exchange(
+    coordinator: &mut Coordinator,
+    now: Moment,
+    result: Result<Outcome, StoreError>,
+) -> (&'static str, Number) {
+    let operation = perform(coordinator, now);
+    coordinator.answered(&operation, result, now);
+    let number = operation.claim().id.number;
+    match operation {
+        Operation::Request(..) => ("request", number),
+        Operation::Look(_) => ("look", number),
+        Operation::Withdraw(_, Attempts::Answered) => ("withdraw", number),
+        Operation::Withdraw(_, Attempts::Unanswered) => ("withdraw with a mark", number),
+    }
+}
+
+fn token() -> FencingToken {
+    FencingToken::from_order(7)
+}
+
+const GRANTED: Outcome = Outcome::Granted { token: FencingToken::from_order(7) };
+const WAITING: Outcome = Outcome::Waiting { look_after: None };
+const LATER: Moment = Moment::since_zero(Duration::from_secs(200));
+
+/// The input gate: one operation at a time, requests in their order.
+#[test]
+fn one_operation_is_on_its_way_and_requests_keep_their_order() {
+    let mut gate = coordinator();
+    let _callers: Vec<Caller> = (1..=3).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
+    let first = perform(&mut gate, NOW);
+    assert!(matches!(gate.next(NOW), Next::Nothing), "a second one while the first is on its way");
+    gate.answered(&first, Ok(WAITING), NOW);
+    assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("request", 2));
+    assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("request", 3));
+    assert!(matches!(gate.next(NOW), Next::At(at) if at == NOW + LOOK_AT_LEAST_EVERY));
+}
+
+#[test]
+fn a_release_goes_before_a_crowd_of_requests() {
+    let mut gate = coordinator();
+    let mut holder = ask(&mut gate, 1, Wait::InTurn);
+    exchange(&mut gate, NOW, Ok(GRANTED));
+    assert_eq!(holder.token(), Some(Some(token())));
+    let _crowd: Vec<Caller> = (2..50).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
+    assert!(gate.withdraw(1, None));
+    assert_eq!(exchange(&mut gate, NOW, Ok(Outcome::Absent)), ("withdraw", 1));
+    assert_eq!(gate.take_gone(), [1]);
+}
+
+/// CANCEL: what was never sent needs no withdraw.
+#[test]
+fn a_request_that_was_dropped_before_it_was_sent_is_just_gone() {
+    let mut gate = coordinator();
+    drop(ask(&mut gate, 1, Wait::InTurn));
+    assert!(!gate.withdraw(1, None));
+    assert!(gate.is_idle() && matches!(gate.next(NOW), Next::Nothing));
+}
+
+/// CANCEL, ONCE: dropped on its way and never answered: withdrawn with a mark.
+#[test]
+fn a_request_that_was_dropped_on_its_way_is_withdrawn_after_its_answer() {
+    for (result, expected) in [
+        (Ok(GRANTED), ("withdraw", 1)),
+        (Ok(WAITING), ("withdraw", 1)),
+        (Err(StoreError::ambiguous("lost")), ("withdraw with a mark", 1)),
+        (Err(StoreError::unconfirmed("alone")), ("withdraw", 1)),
+    ] {
+        let mut gate = coordinator();
+        let mut caller = ask(&mut gate, 1, Wait::InTurn);
+        let request = perform(&mut gate, NOW);
+        assert!(gate.withdraw(1, None));
+        assert!(matches!(gate.next(NOW), Next::Nothing), "the request is still on its way");
+        gate.answered(&request, result, NOW);
+        assert!(caller.answer().is_none());
+        assert_eq!(exchange(&mut gate, NOW, Ok(Outcome::Absent)), expected);
+        assert!(gate.is_idle());
+    }
+    for result in [Ok(Outcome::Absent), Err(StoreError::refused("no"))] {
+        let mut gate = coordinator();
+        ask(&mut gate, 1, Wait::Never);
+        let request = perform(&mut gate, NOW);
+        gate.withdraw(1, None);
+        gate.answered(&request, result, NOW);
+        assert!(gate.is_idle(), "there is nothing to withdraw");
+    }
+}
+
+/// ONCE: no outcome is guessed; the earlier copy is not forgotten.
+#[test]
+fn an_unanswered_request_is_repeated_and_leaves_with_a_mark() {
+    let mut gate = coordinator();
+    let mut caller = ask(&mut gate, 1, Wait::InTurn);
+    exchange(&mut gate, NOW, Err(StoreError::ambiguous("lost")));
+    assert!(caller.answer().is_none());
+    assert!(matches!(gate.next(NOW), Next::At(at) if at > NOW), "it is not repeated at once");
+    assert_eq!(exchange(&mut gate, LATER, Ok(GRANTED)), ("request", 1));
+    assert_eq!(caller.token(), Some(Some(token())));
+    gate.withdraw(1, None);
+    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("withdraw with a mark", 1));
+}
+
+/// ONCE: a try that is answered "taken" after an unanswered attempt still has a copy on its way.
+#[test]
+fn a_try_that_was_repeated_is_withdrawn_although_it_was_not_granted() {
+    let mut gate = coordinator();
+    let mut caller = ask(&mut gate, 1, Wait::Never);
+    exchange(&mut gate, NOW, Err(StoreError::ambiguous("lost")));
+    exchange(&mut gate, LATER, Ok(Outcome::Absent));
+    assert_eq!(caller.token(), Some(None));
+    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("withdraw with a mark", 1));
+    assert!(gate.is_idle());
+}
+
+/// ATOM-B: a withdraw is tried until it is confirmed, and only then told.
+#[test]
+fn a_withdraw_is_retried_until_it_is_confirmed() {
+    let mut gate = coordinator();
+    let _holder = ask(&mut gate, 1, Wait::InTurn);
+    exchange(&mut gate, NOW, Ok(GRANTED));
+    let (confirmed, mut confirmation) = oneshot::channel();
+    gate.withdraw(1, Some(confirmed));
+    let errors = [StoreError::ambiguous("lost"), StoreError::unavailable("loading")];
+    for error in errors.into_iter().chain([StoreError::refused("out of memory")]) {
+        assert_eq!(exchange(&mut gate, LATER, Err(error)), ("withdraw", 1));
+        assert!(confirmation.try_recv().is_err());
+        assert!(matches!(gate.next(LATER), Next::At(_)));
+        assert!(!gate.is_drained());
+        gate.withdraw(1, None); // a drop after the release: no second confirmation is lost
+        let (confirmed, again) = oneshot::channel();
+        gate.withdraw(1, Some(confirmed));
+        confirmation = again;
+    }
+    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("withdraw", 1));
+    assert_eq!(confirmation.try_recv(), Ok(Ok(())));
+    assert!(gate.is_drained());
+}
+
+#[test]
+fn a_push_may_be_faster_than_the_answer() {
+    let mut gate = coordinator();
+    let mut caller = ask(&mut gate, 1, Wait::InTurn);
+    let request = perform(&mut gate, NOW);
+    gate.push_granted(1, token());
+    assert_eq!(caller.token(), Some(Some(token())));
+    gate.answered(&request, Ok(WAITING), NOW);
+    assert!(matches!(gate.next(LATER), Next::Nothing), "it waits no more");
+    assert_eq!(gate.held().count(), 1);
+}
+
+/// WAKE: a hint is a reason to look, and nothing else.
+#[test]
+fn a_hint_is_looked_into() {
+    let mut gate = coordinator();
+    let mut caller = ask(&mut gate, 1, Wait::InTurn);
+    let request = perform(&mut gate, NOW);
+    gate.push_changed(1, NOW); // before the answer
+    gate.answered(&request, Ok(WAITING), NOW);
+    assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("look", 1));
+    assert!(matches!(gate.next(NOW), Next::At(_)));
+    gate.push_changed(1, NOW); // while it waits
+    assert!(caller.answer().is_none());
+    assert_eq!(exchange(&mut gate, NOW, Ok(GRANTED)), ("look", 1));
+    assert_eq!(caller.token(), Some(Some(token())));
+    gate.push_changed(1, NOW); // and when it is granted
+    gate.push_granted(9, token()); // or is not known
+    assert!(matches!(gate.next(LATER), Next::Nothing));
+}
+
+/// WAKE: it looks when the store says, and at least every few seconds.
+#[test]
+fn a_waiting_claim_is_looked_at_in_time() {
+    let soon = Duration::from_millis(5);
+    for (look_after, expected) in [
+        (Some(soon), soon),
+        (None, LOOK_AT_LEAST_EVERY),
+        (Some(Duration::from_secs(3600)), LOOK_AT_LEAST_EVERY),
+    ] {
+        let mut gate = coordinator();
+        let _caller = ask(&mut gate, 1, Wait::InTurn);
+        exchange(&mut gate, NOW, Ok(Outcome::Waiting { look_after }));
+        assert!(matches!(gate.next(NOW), Next::At(at) if at == NOW + expected));
+        assert_eq!(exchange(&mut gate, NOW + expected, Ok(WAITING)), ("look", 1));
+    }
+}
+
+#[test]
+fn a_claim_that_the_store_does_not_have_is_asked_for_again() {
+    let mut gate = coordinator();
+    let _caller = ask(&mut gate, 1, Wait::InTurn);
+    exchange(&mut gate, NOW, Ok(WAITING));
+    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("look", 1));
+    assert_eq!(exchange(&mut gate, LATER, Ok(GRANTED)), ("request", 1));
+}
+
+#[test]
+fn a_refusal_is_told_and_what_may_have_taken_effect_is_withdrawn() {
+    let mut gate = coordinator();
+    let mut caller = ask(&mut gate, 1, Wait::InTurn);
+    exchange(&mut gate, NOW, Err(StoreError::refused("out of memory")));
+    assert!(matches!(caller.answer(), Some(Err(Failure::Store(_)))));
+    assert!(gate.is_idle());
+    let mut caller = ask(&mut gate, 2, Wait::InTurn);
+    exchange(&mut gate, NOW, Err(StoreError::unconfirmed("no replica")));
+    assert!(matches!(caller.answer(), Some(Err(Failure::Store(_)))));
+    assert_eq!(exchange(&mut gate, NOW, Ok(Outcome::Absent)), ("withdraw", 2));
+}
+
+#[test]
+fn when_the_session_is_lost_everybody_is_told() {
+    let mut gate = coordinator();
+    let mut waiting = ask(&mut gate, 1, Wait::InTurn);
+    let mut holder = ask(&mut gate, 2, Wait::InTurn);
+    exchange(&mut gate, NOW, Ok(WAITING));
+    exchange(&mut gate, NOW, Ok(GRANTED));
+    assert_eq!(holder.token(), Some(Some(token())));
+    gate.push_contended(2);
+    assert!(holder.contended.load(Ordering::Relaxed));
+    let (confirmed, mut confirmation) = oneshot::channel();
+    gate.withdraw(2, Some(confirmed));
+    gate.lost(LossReason::Expired);
+    assert!(matches!(waiting.answer(), Some(Err(Failure::Lost(LossReason::Expired)))));
+    assert_eq!(confirmation.try_recv(), Ok(Err(LossReason::Expired)));
+}
+
+/// A waiting claim that is hinted at all the time does not keep requests back.
+#[test]
+fn hints_do_not_starve_requests() {
+    let mut gate = coordinator();
+    let _hinted = ask(&mut gate, 1, Wait::InTurn);
+    exchange(&mut gate, NOW, Ok(WAITING));
+    let _second = ask(&mut gate, 2, Wait::InTurn);
+    gate.push_changed(1, LATER);
+    assert_eq!(exchange(&mut gate, LATER, Ok(WAITING)), ("request", 2));
+    assert_eq!(exchange(&mut gate, LATER, Ok(WAITING)), ("look", 1));
+}
