@@ -97,7 +97,7 @@ impl Mode {
     #[must_use]
     pub fn compatible(self, other: Mode) -> bool {
         if is_on(Mutant::SwappedTable) {
-            return COMPATIBLE[swap(self).index()][swap(other).index()];
+            return COMPATIBLE[swap(self).index()][other.index()];
         }
         COMPATIBLE[self.index()][other.index()]
     }
@@ -128,7 +128,8 @@ impl Mode {
     }
 }
 
-/// The mutant `SwappedTable`: PR and CW change places.
+/// The mutant `SwappedTable`: the rows of PR and CW change places. With their columns exchanged too the
+/// table would be the same again: it cannot tell the two modes apart.
 fn swap(mode: Mode) -> Mode {
     match mode {
         Mode::ConcurrentWrite => Mode::ProtectedRead,

@@ -21,7 +21,7 @@ pub enum Mutant {
     ForgottenWithdraw,
     /// CANCEL: dropping an acquire that waits leaves its claim in the store.
     LeakedClaim,
-    /// ATOM-A: PR and CW change places in the table.
+    /// ATOM-A: the rows of PR and CW change places in the table.
     SwappedTable,
 }
 
