@@ -30,6 +30,23 @@ use crate::{
 /// guard.release().await?;
 /// # Ok::<(), dlock_core::Error>(()) }).unwrap();
 /// ```
+///
+/// # Metrics and traces
+///
+/// With the feature `metrics`, through the facade of that name. None is labelled by lock name: names
+/// are the user's data, and without bound.
+///
+/// | name | kind | labels |
+/// | --- | --- | --- |
+/// | `dlock_acquires_total` | counter | `backend`, `mode`, `outcome`: granted, taken, timeout, failed |
+/// | `dlock_acquire_seconds` | histogram: from the call to its outcome | the same |
+/// | `dlock_held_seconds` | histogram: from the grant to the release or drop | `backend`, `mode` |
+/// | `dlock_renewals_total` | counter | `backend`, `outcome`: ok, failed |
+/// | `dlock_sessions_lost_total` | counter | `backend`, `reason` |
+///
+/// Spans, at level debug: `acquire`, `release` and `renew`, and for each exchange with the store
+/// `request`, `look` and `withdraw`, with the fields `backend`, `lock`, `mode` and `token`. A lost lock is a
+/// warning.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<Inner>,

@@ -30,7 +30,10 @@ fn ask(coordinator: &mut Coordinator, number: Number, wait: Wait) -> Caller {
     let (caller, answer) = oneshot::channel();
     let contended = Arc::new(AtomicBool::new(false));
     let claim = Claim {
-        id: ClaimId { session: 1.into(), number },
+        id: ClaimId {
+            session: 1.into(),
+            number,
+        },
         name: LockName::new("lock").unwrap(),
         mode: Mode::Exclusive,
         owner: Owner::this_process(),
@@ -68,7 +71,9 @@ fn token() -> FencingToken {
     FencingToken::from_order(7)
 }
 
-const GRANTED: Outcome = Outcome::Granted { token: FencingToken::from_order(7) };
+const GRANTED: Outcome = Outcome::Granted {
+    token: FencingToken::from_order(7),
+};
 const WAITING: Outcome = Outcome::Waiting { look_after: None };
 const LATER: Moment = Moment::since_zero(Duration::from_secs(200));
 
@@ -78,7 +83,10 @@ fn one_operation_is_on_its_way_and_requests_keep_their_order() {
     let mut gate = coordinator();
     let _callers: Vec<Caller> = (1..=3).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
     let first = perform(&mut gate, NOW);
-    assert!(matches!(gate.next(NOW), Next::Nothing), "a second one while the first is on its way");
+    assert!(
+        matches!(gate.next(NOW), Next::Nothing),
+        "a second one while the first is on its way"
+    );
     gate.answered(&first, Ok(WAITING), NOW);
     assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("request", 2));
     assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("request", 3));
@@ -93,7 +101,10 @@ fn a_release_goes_before_a_crowd_of_requests() {
     assert_eq!(holder.token(), Some(Some(token())));
     let _crowd: Vec<Caller> = (2..50).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
     assert!(gate.withdraw(1, None));
-    assert_eq!(exchange(&mut gate, NOW, Ok(Outcome::Absent)), ("withdraw", 1));
+    assert_eq!(
+        exchange(&mut gate, NOW, Ok(Outcome::Absent)),
+        ("withdraw", 1)
+    );
     assert_eq!(gate.take_gone(), [1]);
 }
 
@@ -112,14 +123,20 @@ fn a_request_that_was_dropped_on_its_way_is_withdrawn_after_its_answer() {
     for (result, expected) in [
         (Ok(GRANTED), ("withdraw", 1)),
         (Ok(WAITING), ("withdraw", 1)),
-        (Err(StoreError::ambiguous("lost")), ("withdraw with a mark", 1)),
+        (
+            Err(StoreError::ambiguous("lost")),
+            ("withdraw with a mark", 1),
+        ),
         (Err(StoreError::unconfirmed("alone")), ("withdraw", 1)),
     ] {
         let mut gate = coordinator();
         let mut caller = ask(&mut gate, 1, Wait::InTurn);
         let request = perform(&mut gate, NOW);
         assert!(gate.withdraw(1, None));
-        assert!(matches!(gate.next(NOW), Next::Nothing), "the request is still on its way");
+        assert!(
+            matches!(gate.next(NOW), Next::Nothing),
+            "the request is still on its way"
+        );
         gate.answered(&request, result, NOW);
         assert!(caller.answer().is_none());
         assert_eq!(exchange(&mut gate, NOW, Ok(Outcome::Absent)), expected);
@@ -142,11 +159,17 @@ fn an_unanswered_request_is_repeated_and_leaves_with_a_mark() {
     let mut caller = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Err(StoreError::ambiguous("lost")));
     assert!(caller.answer().is_none());
-    assert!(matches!(gate.next(NOW), Next::At(at) if at > NOW), "it is not repeated at once");
+    assert!(
+        matches!(gate.next(NOW), Next::At(at) if at > NOW),
+        "it is not repeated at once"
+    );
     assert_eq!(exchange(&mut gate, LATER, Ok(GRANTED)), ("request", 1));
     assert_eq!(caller.token(), Some(Some(token())));
     gate.withdraw(1, None);
-    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("withdraw with a mark", 1));
+    assert_eq!(
+        exchange(&mut gate, LATER, Ok(Outcome::Absent)),
+        ("withdraw with a mark", 1)
+    );
 }
 
 /// ONCE: a try that is answered "taken" after an unanswered attempt still has a copy on its way.
@@ -157,7 +180,10 @@ fn a_try_that_was_repeated_is_withdrawn_although_it_was_not_granted() {
     exchange(&mut gate, NOW, Err(StoreError::ambiguous("lost")));
     exchange(&mut gate, LATER, Ok(Outcome::Absent));
     assert_eq!(caller.token(), Some(None));
-    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("withdraw with a mark", 1));
+    assert_eq!(
+        exchange(&mut gate, LATER, Ok(Outcome::Absent)),
+        ("withdraw with a mark", 1)
+    );
     assert!(gate.is_idle());
 }
 
@@ -169,8 +195,14 @@ fn a_withdraw_is_retried_until_it_is_confirmed() {
     exchange(&mut gate, NOW, Ok(GRANTED));
     let (confirmed, mut confirmation) = oneshot::channel();
     gate.withdraw(1, Some(confirmed));
-    let errors = [StoreError::ambiguous("lost"), StoreError::unavailable("loading")];
-    for error in errors.into_iter().chain([StoreError::refused("out of memory")]) {
+    let errors = [
+        StoreError::ambiguous("lost"),
+        StoreError::unavailable("loading"),
+    ];
+    for error in errors
+        .into_iter()
+        .chain([StoreError::refused("out of memory")])
+    {
         assert_eq!(exchange(&mut gate, LATER, Err(error)), ("withdraw", 1));
         assert!(confirmation.try_recv().is_err());
         assert!(matches!(gate.next(LATER), Next::At(_)));
@@ -180,7 +212,10 @@ fn a_withdraw_is_retried_until_it_is_confirmed() {
         gate.withdraw(1, Some(confirmed));
         confirmation = again;
     }
-    assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("withdraw", 1));
+    assert_eq!(
+        exchange(&mut gate, LATER, Ok(Outcome::Absent)),
+        ("withdraw", 1)
+    );
     assert_eq!(confirmation.try_recv(), Ok(Ok(())));
     assert!(gate.is_drained());
 }
@@ -193,7 +228,10 @@ fn a_push_may_be_faster_than_the_answer() {
     gate.push_granted(1, token());
     assert_eq!(caller.token(), Some(Some(token())));
     gate.answered(&request, Ok(WAITING), NOW);
-    assert!(matches!(gate.next(LATER), Next::Nothing), "it waits no more");
+    assert!(
+        matches!(gate.next(LATER), Next::Nothing),
+        "it waits no more"
+    );
     assert_eq!(gate.held().count(), 1);
 }
 
@@ -229,7 +267,10 @@ fn a_waiting_claim_is_looked_at_in_time() {
         let _caller = ask(&mut gate, 1, Wait::InTurn);
         exchange(&mut gate, NOW, Ok(Outcome::Waiting { look_after }));
         assert!(matches!(gate.next(NOW), Next::At(at) if at == NOW + expected));
-        assert_eq!(exchange(&mut gate, NOW + expected, Ok(WAITING)), ("look", 1));
+        assert_eq!(
+            exchange(&mut gate, NOW + expected, Ok(WAITING)),
+            ("look", 1)
+        );
     }
 }
 
@@ -252,7 +293,10 @@ fn a_refusal_is_told_and_what_may_have_taken_effect_is_withdrawn() {
     let mut caller = ask(&mut gate, 2, Wait::InTurn);
     exchange(&mut gate, NOW, Err(StoreError::unconfirmed("no replica")));
     assert!(matches!(caller.answer(), Some(Err(Failure::Store(_)))));
-    assert_eq!(exchange(&mut gate, NOW, Ok(Outcome::Absent)), ("withdraw", 2));
+    assert_eq!(
+        exchange(&mut gate, NOW, Ok(Outcome::Absent)),
+        ("withdraw", 2)
+    );
 }
 
 #[test]
@@ -268,7 +312,10 @@ fn when_the_session_is_lost_everybody_is_told() {
     let (confirmed, mut confirmation) = oneshot::channel();
     gate.withdraw(2, Some(confirmed));
     gate.lost(LossReason::Expired);
-    assert!(matches!(waiting.answer(), Some(Err(Failure::Lost(LossReason::Expired)))));
+    assert!(matches!(
+        waiting.answer(),
+        Some(Err(Failure::Lost(LossReason::Expired)))
+    ));
     assert_eq!(confirmation.try_recv(), Ok(Err(LossReason::Expired)));
 }
 

@@ -1,13 +1,5 @@
-//! Counters and histograms through the [`metrics`](https://docs.rs/metrics) facade, with the feature
-//! `metrics`; without it these functions do nothing.
-//!
-//! | name | kind | labels |
-//! | --- | --- | --- |
-//! | `dlock_acquires_total` | counter | `backend`, `mode`, `outcome`: granted, taken, timeout, failed |
-//! | `dlock_acquire_seconds` | histogram: from the call to its outcome | the same |
-//! | `dlock_held_seconds` | histogram: from the grant to the release or drop | `backend`, `mode` |
-//! | `dlock_renewals_total` | counter | `backend`, `outcome`: ok, failed |
-//! | `dlock_sessions_lost_total` | counter | `backend`, `reason` |
+//! Counters and histograms through the `metrics` facade, with the feature `metrics`; without it these
+//! functions do nothing. The table is in the documentation of [`Client`](crate::Client).
 //!
 //! No metric is labelled by lock name: names are the user's data, and without bound.
 

@@ -1,5 +1,8 @@
 //! The client on the in-memory store, with the clock moved by hand: what a session does when.
 
+// The helpers below belong to the tests, but stand outside of them.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +26,10 @@ impl World {
     async fn client(&self) -> (Client, MemoryLink) {
         let link = self.store.link();
         let builder = Client::builder(link.clone()).clock(Arc::new(self.clock.clone()));
-        (builder.ttl(Ttl::new(TTL).unwrap()).connect().await.unwrap(), link)
+        (
+            builder.ttl(Ttl::new(TTL).unwrap()).connect().await.unwrap(),
+            link,
+        )
     }
 
     /// Lets time pass in small steps, and everybody act in each.
@@ -58,7 +64,10 @@ async fn a_held_lock_is_renewed_at_a_third_of_the_ttl() {
     world.pass(TTL * 10).await;
     assert!(guard.is_held() && guard.remaining() > TTL / 2);
     let renewals = world.store.operations().renewals;
-    assert!((30..=34).contains(&renewals), "{renewals} renewals in ten TTLs");
+    assert!(
+        (30..=34).contains(&renewals),
+        "{renewals} renewals in ten TTLs"
+    );
 }
 
 /// LIVE-B: told before the store frees it; a new session serves new requests.
@@ -165,13 +174,24 @@ async fn a_time_out_says_how_long_and_who() {
     let _guard = client.lock("a").label("the nightly report").await.unwrap();
     let waiter = tokio::spawn({
         let other = other.clone();
-        async move { other.lock("a").mode(Mode::ProtectedRead).timeout(TTL / 2).await }
+        async move {
+            other
+                .lock("a")
+                .mode(Mode::ProtectedRead)
+                .timeout(TTL / 2)
+                .await
+        }
     });
     settle().await;
     world.pass(TTL / 2).await;
-    let Error::Timeout(error) = waiter.await.unwrap().unwrap_err() else { panic!() };
+    let Error::Timeout(error) = waiter.await.unwrap().unwrap_err() else {
+        panic!()
+    };
     assert_eq!((error.waited, error.holders.len()), (TTL / 2, 1));
-    assert!(error.to_string().contains("the nightly report) in EX"), "{error}");
+    assert!(
+        error.to_string().contains("the nightly report) in EX"),
+        "{error}"
+    );
     settle().await;
     assert!(other.inspect("a").await.unwrap().waiters.is_empty());
 }
@@ -233,16 +253,27 @@ async fn a_client_that_is_dropped_ends_its_session_once_its_guards_are_gone() {
     assert_eq!(world.store.operations().closes, 1);
     let renewals = world.store.operations().renewals;
     world.pass(TTL).await;
-    assert_eq!(world.store.operations().renewals, renewals, "nobody renews any more");
+    assert_eq!(
+        world.store.operations().renewals,
+        renewals,
+        "nobody renews any more"
+    );
 }
 
 #[test]
 fn a_guard_is_dropped_outside_a_runtime_and_after_it() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let store = MemoryStore::new();
     let (client, first, second) = runtime.block_on(async {
         let client = Client::builder(store.link()).connect().await.unwrap();
-        (client.clone(), client.lock("a").await.unwrap(), client.lock("b").await.unwrap())
+        (
+            client.clone(),
+            client.lock("a").await.unwrap(),
+            client.lock("b").await.unwrap(),
+        )
     });
     drop(first);
     runtime.block_on(async { client.lock("a").await.unwrap().release().await.unwrap() });
@@ -258,5 +289,10 @@ async fn bad_names_and_short_ttls_are_errors_that_say_what_is_allowed() {
     let (client, _) = world.client().await;
     let error = client.lock("").await.unwrap_err().to_string();
     assert!(error.contains("1 to 512 bytes"), "{error}");
-    assert!(Ttl::new(Duration::from_millis(1)).unwrap_err().to_string().contains("10ms to 24h"));
+    assert!(
+        Ttl::new(Duration::from_millis(1))
+            .unwrap_err()
+            .to_string()
+            .contains("10ms to 24h")
+    );
 }

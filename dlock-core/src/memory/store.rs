@@ -1,15 +1,16 @@
 //! The store itself: lock tables, leases, and what is pushed to whom.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::link::{MemoryLink, Path};
 use crate::mutants::{Mutant, is_on};
 use crate::table::{Entry, Granted, LockTable, Stamp};
+use crate::url::{Host, StoreUrl};
 use crate::{
-    Attempts, Claim, ClaimId, ClaimSnapshot, Clock, LockName, LockSnapshot, Mailbox, Moment,
-    Outcome, SessionId, SessionTerms, StoreError, SystemClock, Wait,
+    Attempts, Claim, ClaimId, ClaimSnapshot, Clock, ConfigError, LockName, LockSnapshot, Mailbox,
+    Moment, Namespace, Outcome, SessionId, SessionTerms, StoreError, SystemClock, Wait,
 };
 
 /// A store in this process's memory. Clones are the same store.
@@ -71,6 +72,59 @@ impl MemoryStore {
         Self {
             clock,
             state: Arc::default(),
+        }
+    }
+
+    /// The store of this name in this process: the same for everybody who asks while somebody uses it.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        static NAMED: Mutex<BTreeMap<String, Weak<Mutex<State>>>> = Mutex::new(BTreeMap::new());
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        named.retain(|_, state| state.strong_count() > 0);
+        if let Some(state) = named.get(name).and_then(Weak::upgrade) {
+            return Self {
+                clock: Arc::new(SystemClock),
+                state,
+            };
+        }
+        let store = Self::new();
+        named.insert(name.to_owned(), Arc::downgrade(&store.state));
+        store
+    }
+
+    /// The store that a URL means: `memory://` is a store of its own, and `memory://NAME` the one of
+    /// that name in this process. The option `namespace` works as on every store.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when the URL holds something that a store in memory has no use for.
+    pub fn from_url(url: &mut StoreUrl) -> Result<Self, ConfigError> {
+        let namespace = url.take("namespace").map(Namespace::new).transpose();
+        let namespace = namespace.map_err(|error| {
+            ConfigError::new("option namespace", error.to_string(), "choose another")
+        })?;
+        let fault = |what: &str| {
+            let fault = format!("memory:// has no use for {what}");
+            Err(ConfigError::new(
+                "store URL",
+                fault,
+                "it reads memory:// or memory://NAME",
+            ))
+        };
+        if url.user().is_some() || url.password().is_some() {
+            return fault("a user or a password");
+        }
+        if !url.path().is_empty() {
+            return fault("a path");
+        }
+        match url.hosts() {
+            [] => Ok(Self::new()),
+            [Host { name, port: None }] => Ok(Self::named(&format!(
+                "{name}/{}",
+                namespace.unwrap_or_default()
+            ))),
+            [Host { port: Some(_), .. }] => fault("a port"),
+            _ => fault("several hosts"),
         }
     }
 

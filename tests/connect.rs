@@ -1,0 +1,63 @@
+//! What a user reads who gets a URL wrong.
+
+async fn error(url: &str) -> String {
+    match dlock::connect(url).await {
+        Ok(client) => panic!("{url} connects: {client:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_scheme_lists_what_is_compiled_in() {
+    let error = error("mysql://localhost").await;
+    assert!(
+        error.contains("scheme mysql") && error.contains("memory://"),
+        "{error}"
+    );
+}
+
+#[cfg(not(feature = "redis"))]
+#[tokio::test]
+async fn a_known_scheme_names_the_feature_to_switch_on() {
+    for scheme in ["redis", "rediss", "valkey", "valkeys"] {
+        let error = error(&format!("{scheme}://localhost")).await;
+        assert!(error.contains("switch on the feature `redis`"), "{error}");
+        assert!(error.contains("memory:// are"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn options_are_never_ignored() {
+    for (url, expected) in [
+        (
+            "memory://?tll=10s",
+            "option tll: memory:// has no such option; allowed are label, namespace, ttl",
+        ),
+        ("memory://?ttl=10s&ttl=5s", "option ttl: it is given twice"),
+        ("memory://?ttl=ten", "such as 500ms, 10s or 2m"),
+        ("memory://?ttl=1ms", "from 10ms to 24h"),
+        ("memory://?namespace=a/b", "option namespace"),
+        ("memory://user:pw@jobs", "no use for a user or a password"),
+        ("memory://jobs:80", "no use for a port"),
+        ("memory://jobs/path", "no use for a path"),
+        ("memory", "no scheme"),
+    ] {
+        let error = error(url).await;
+        assert!(error.contains(expected), "{url}: {error}");
+        assert!(!error.contains("pw"), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_memory_store_is_shared_and_an_unnamed_one_is_not() {
+    let first = dlock::connect("memory://shared-1").await.unwrap();
+    let second = dlock::connect("memory://shared-1").await.unwrap();
+    let elsewhere = dlock::connect("memory://shared-1?namespace=other")
+        .await
+        .unwrap();
+    let alone = dlock::connect("memory://").await.unwrap();
+    let _guard = first.lock("a").await.unwrap();
+    assert!(second.lock("a").try_now().await.unwrap().is_none());
+    assert!(elsewhere.lock("a").try_now().await.unwrap().is_some());
+    assert!(alone.lock("a").try_now().await.unwrap().is_some());
+}
