@@ -1,0 +1,52 @@
+//! A backend whose pushes never arrive (WAKE).
+
+use std::sync::Arc;
+
+use dlock_core::{
+    Backend, Capabilities, LockName, LockSnapshot, Mailbox, Opened, Push, SessionTerms, StoreError,
+    async_trait,
+};
+
+use super::overhear;
+
+/// Drops every push but the news that the session is over.
+#[derive(Clone, Debug)]
+pub struct Deaf {
+    inner: Arc<dyn Backend>,
+}
+
+impl Deaf {
+    /// This backend, without its pushes.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Backend>) -> Self {
+        Self { inner }
+    }
+}
+
+#[async_trait]
+impl Backend for Deaf {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn inspect(&self, name: &LockName) -> Result<LockSnapshot, StoreError> {
+        self.inner.inspect(name).await
+    }
+
+    async fn names(&self) -> Result<Vec<LockName>, StoreError> {
+        self.inner.names().await
+    }
+
+    async fn open(&self, terms: &SessionTerms, mailbox: Mailbox) -> Result<Opened, StoreError> {
+        let filter = overhear(move |push| {
+            if matches!(push, Push::Lost(_)) {
+                mailbox.push(push);
+            }
+        });
+        self.inner.open(terms, filter).await
+    }
+}
