@@ -65,7 +65,11 @@ const DONE: &str = "done after";
 async fn work(args: &Args, counter: &Counter<'_>) -> Result<()> {
     let client = dlock::connect(&args.url).await?;
     let name = counter.0.to_string_lossy();
-    let rounds = if args.worker.victim { args.rounds / 2 } else { args.rounds };
+    let rounds = if args.worker.victim {
+        args.rounds / 2
+    } else {
+        args.rounds
+    };
     let mut turns = 0;
     while turns < rounds {
         let guard = match client.lock(&name).await {
@@ -74,7 +78,10 @@ async fn work(args: &Args, counter: &Counter<'_>) -> Result<()> {
             Err(error) => return Err(error.into()),
         };
         let number = counter.read(&guard);
-        if number.and_then(|number| counter.write(&guard, number + 1)).is_ok() {
+        if number
+            .and_then(|number| counter.write(&guard, number + 1))
+            .is_ok()
+        {
             turns += 1;
         }
         // A lock that was lost at the end of its turn is free all the same.
@@ -119,7 +126,9 @@ async fn run(args: &Args, counter: &Path) -> Result<HashMap<u32, u32>> {
     }
     let mut turns = HashMap::new();
     while let Some(finished) = workers.join_next().await {
-        let (number, had) = finished.map_err(Box::from).and_then(|result: Result<_>| result)?;
+        let (number, had) = finished
+            .map_err(Box::from)
+            .and_then(|result: Result<_>| result)?;
         turns.insert(number, had);
     }
     Ok(turns)
@@ -128,7 +137,11 @@ async fn run(args: &Args, counter: &Path) -> Result<HashMap<u32, u32>> {
 fn start(args: &Args, counter: &Path, victim: bool) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--url", &args.url, "--rounds", &args.rounds.to_string()]);
-    command.arg("--counter").arg(counter).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg("--counter")
+        .arg(counter)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     if victim {
         command.arg("--victim");
     }
@@ -144,7 +157,9 @@ async fn finish(worker: &mut Child) -> Result<u32> {
         worker.kill().await?; // SIGKILL
         return Ok(turns.trim().parse()?);
     }
-    let turns = line.strip_prefix(DONE).ok_or_else(|| format!("a worker said {line:?}"))?;
+    let turns = line
+        .strip_prefix(DONE)
+        .ok_or_else(|| format!("a worker said {line:?}"))?;
     worker.wait().await?;
     Ok(turns.trim().parse()?)
 }
@@ -159,12 +174,20 @@ async fn report(
     println!("process  turns");
     for number in 0..args.processes {
         let had = turns.get(&number).copied().unwrap_or_default();
-        let note = if number == 0 { "  killed while it held the lock" } else { "" };
+        let note = if number == 0 {
+            "  killed while it held the lock"
+        } else {
+            ""
+        };
         println!("{number:>7}  {had:>5}{note}");
     }
-    let expected = u64::from(args.processes - 1) * u64::from(args.rounds) + u64::from(args.rounds / 2);
+    let expected =
+        u64::from(args.processes - 1) * u64::from(args.rounds) + u64::from(args.rounds / 2);
     let rate = count as f64 / took.as_secs_f64();
-    println!("{count} turns in {took:.1?} on {} ({rate:.0} a second)", client.kind());
+    println!(
+        "{count} turns in {took:.1?} on {} ({rate:.0} a second)",
+        client.kind()
+    );
     if count != expected {
         return Err(format!("the counter should be {expected}: turns were lost or doubled").into());
     }
@@ -183,7 +206,10 @@ struct State {
 
 impl Counter<'_> {
     fn create(&self) -> Result<()> {
-        Ok(std::fs::write(self.0, serde_json::to_string(&State::default())?)?)
+        Ok(std::fs::write(
+            self.0,
+            serde_json::to_string(&State::default())?,
+        )?)
     }
 
     fn read(&self, guard: &Guard) -> Result<u64> {
