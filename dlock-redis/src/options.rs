@@ -1,0 +1,441 @@
+//! What a user chooses: [`RedisOptions`], as a builder and as a URL.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dlock_core::url::{Secret, StoreUrl};
+use dlock_core::{ConfigError, Namespace};
+
+use crate::keys::Layout;
+
+/// Where the server is, and how it is used.
+///
+/// ```
+/// use dlock_redis::RedisOptions;
+/// use dlock_core::url::StoreUrl;
+///
+/// let built = RedisOptions::new("localhost", 6379).database(2);
+/// let mut url = StoreUrl::parse("redis://localhost:6379/2")?;
+/// let read = RedisOptions::from_url(&mut url)?;
+/// url.finish()?; // refuses options that nobody knows
+/// assert_eq!(built, read);
+/// # Ok::<(), dlock_core::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct RedisOptions {
+    pub(crate) nodes: Vec<Address>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) database: u32,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) namespace: Namespace,
+    pub(crate) partitions: Option<u32>,
+    pub(crate) topology: Topology,
+    pub(crate) confirm: Confirm,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// One server's address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Address {
+    /// A name or an address; an IPv6 address without its brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// How the servers belong together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Topology {
+    /// One server, with replicas or without.
+    #[default]
+    Standalone,
+    /// A Redis Cluster; the nodes given are where its map is asked for.
+    Cluster,
+}
+
+/// How the server proves who it is, and the client too if the server asks. Files are PEM, and are
+/// read when connecting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Tls {
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// Trusts the operating system's certificate authorities.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts the certificate authorities in this file, and no others.
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca = Some(file.into());
+        self
+    }
+
+    /// Shows the server the client's own certificate.
+    pub fn identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.identity = Some((certificate.into(), key.into()));
+        self
+    }
+}
+
+/// What a grant waits for before it is reported (COMMITTED).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirm {
+    /// The script's reply.
+    Reply,
+    /// `WAIT`: so many replicas have it in memory.
+    Replicas { replicas: u32, within: Duration },
+    /// `WAITAOF`: the server itself (`local` is 1) and so many replicas have it on disk.
+    Disk {
+        local: u32,
+        replicas: u32,
+        within: Duration,
+    },
+}
+
+const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl RedisOptions {
+    /// The port of Redis and Valkey.
+    pub const PORT: u16 = 6379;
+
+    /// One server, without a password, database 0, the namespace `default`.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            nodes: vec![Address {
+                host: host.into(),
+                port,
+            }],
+            user: None,
+            password: None,
+            database: 0,
+            tls: None,
+            namespace: Namespace::default(),
+            partitions: None,
+            topology: Topology::Standalone,
+            confirm: Confirm::Reply,
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Another node of the same Redis Cluster, to ask for its map. Makes it a cluster.
+    pub fn node(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.nodes.push(Address {
+            host: host.into(),
+            port,
+        });
+        self.topology = Topology::Cluster;
+        self
+    }
+
+    /// One server, or a Redis Cluster.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// The user, if it is not `default`.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// The user's password.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(Secret::new(password));
+        self
+    }
+
+    /// The number of the database. A cluster has 0 alone.
+    pub fn database(mut self, number: u32) -> Self {
+        self.database = number;
+        self
+    }
+
+    /// Encrypts the connections.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Whose locks they are.
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
+    /// Over how many partitions the names of this namespace spread: 1 to 1024. Without it, as many
+    /// as the namespace has; a new namespace gets 1 on one server and 16 on a cluster.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// Reports a grant only when so many replicas have it (`WAIT`). A grant that too few have in
+    /// that time is an error.
+    pub fn wait_replicas(mut self, replicas: u32, within: Duration) -> Self {
+        self.confirm = Confirm::Replicas { replicas, within };
+        self
+    }
+
+    /// Reports a grant only when it is in the append-only file of the server itself (`local` is 1;
+    /// otherwise 0) and of so many replicas (`WAITAOF`).
+    pub fn wait_aof(mut self, local: u32, replicas: u32, within: Duration) -> Self {
+        self.confirm = Confirm::Disk {
+            local,
+            replicas,
+            within,
+        };
+        self
+    }
+
+    /// How long making a connection may take: 5 s unless another time is chosen.
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// Reads `redis://user:password@host:port/database?option=value`. The schemes are `redis` and
+    /// `valkey`, and `rediss` and `valkeys` with TLS; several hosts are nodes of one cluster.
+    ///
+    /// | option | what | see |
+    /// | --- | --- | --- |
+    /// | `namespace` | whose locks they are | [`namespace`](Self::namespace) |
+    /// | `partitions` | a number from 1 to 1024 | [`partitions`](Self::partitions) |
+    /// | `cluster` | `true` or `false` | [`topology`](Self::topology) |
+    /// | `wait` | a number of replicas | [`wait_replicas`](Self::wait_replicas) |
+    /// | `waitaof` | `LOCAL,REPLICAS`, such as `1,0` | [`wait_aof`](Self::wait_aof) |
+    /// | `wait_timeout` | a time, 1 s without it | both of them |
+    /// | `connect_timeout` | a time | [`connect_timeout`](Self::connect_timeout) |
+    /// | `ca`, `cert`, `key` | PEM files | [`Tls`] |
+    ///
+    /// Options that it does not know stay in `url`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when a part of the URL cannot be.
+    pub fn from_url(url: &mut StoreUrl) -> Result<Self, ConfigError> {
+        let encrypted = match url.scheme() {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            other => {
+                return Err(ConfigError::new(
+                    "store URL: its scheme",
+                    format!("{other}:// is no Redis"),
+                    "it is redis, rediss (with TLS), valkey or valkeys",
+                ));
+            }
+        };
+        let mut nodes = url.hosts().iter().map(|host| Address {
+            host: host.name.clone(),
+            port: host.port.unwrap_or(Self::PORT),
+        });
+        let Some(first) = nodes.next() else {
+            return Err(ConfigError::new(
+                "store URL: its host",
+                "there is none",
+                "it reads redis://host:port",
+            ));
+        };
+        let mut options = Self::new(first.host, first.port);
+        options.nodes.extend(nodes);
+        options.user = url.user().map(str::to_owned);
+        options.password = url.password().cloned();
+        options.database = read_database(url.path())?;
+        options.topology = read_topology(url, options.nodes.len())?;
+        options.tls = read_tls(url, encrypted)?;
+        options.confirm = read_confirm(url)?;
+        options.partitions = url.take_parsed("partitions", "a number from 1 to 1024")?;
+        if let Some(namespace) = url.take("namespace") {
+            options.namespace = namespace.parse().map_err(|fault| {
+                ConfigError::new(
+                    "option namespace",
+                    format!("{fault}"),
+                    "choose one of these characters",
+                )
+            })?;
+        }
+        if let Some(time) = url.take_duration("connect_timeout")? {
+            options.connect_timeout = time;
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Refuses what cannot be, however it was set.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let fault =
+            |what: &str, fault: String, remedy: &str| Err(ConfigError::new(what, fault, remedy));
+        if let Some(count) = self.partitions
+            && !(1..=Layout::MAX_PARTITIONS).contains(&count)
+        {
+            let remedy = "it is a number from 1 to 1024";
+            return fault(
+                "option partitions",
+                format!("{count} is out of range"),
+                remedy,
+            );
+        }
+        if self.user.is_some() && self.password.is_none() {
+            let remedy = "give one, or leave out the user";
+            return fault("user", "it has no password".into(), remedy);
+        }
+        if self.topology == Topology::Cluster && self.database != 0 {
+            let remedy = "leave it out";
+            return fault(
+                "database",
+                "a Redis Cluster has database 0 alone".into(),
+                remedy,
+            );
+        }
+        if self.topology == Topology::Standalone && self.nodes.len() > 1 {
+            let remedy = "several hosts are nodes of one cluster; leave out cluster=false";
+            return fault("option cluster", "there are several hosts".into(), remedy);
+        }
+        if self.connect_timeout.is_zero() {
+            return fault(
+                "option connect_timeout",
+                "it is zero".into(),
+                "choose a time",
+            );
+        }
+        match self.confirm {
+            Confirm::Reply => Ok(()),
+            Confirm::Replicas { within, .. } | Confirm::Disk { within, .. }
+                if within.as_millis() == 0 =>
+            {
+                let remedy = "choose at least a millisecond";
+                fault("option wait_timeout", "it is zero".into(), remedy)
+            }
+            Confirm::Replicas { replicas: 0, .. } => {
+                let remedy =
+                    "it is a number of replicas, at least 1; leave it out to wait for none";
+                fault("option wait", "it is zero".into(), remedy)
+            }
+            Confirm::Disk { local, .. } if local > 1 => {
+                let remedy = "LOCAL is 0 or 1: there is one such server";
+                fault("option waitaof", format!("LOCAL is {local}"), remedy)
+            }
+            Confirm::Disk {
+                local: 0,
+                replicas: 0,
+                ..
+            } => {
+                let remedy =
+                    "one of LOCAL and REPLICAS is at least 1; leave it out to wait for none";
+                fault("option waitaof", "both are zero".into(), remedy)
+            }
+            Confirm::Replicas { .. } | Confirm::Disk { .. } => Ok(()),
+        }
+    }
+}
+
+fn read_database(path: &str) -> Result<u32, ConfigError> {
+    if path.is_empty() {
+        return Ok(0);
+    }
+    path.parse().map_err(|_| {
+        ConfigError::new(
+            "store URL: its path",
+            format!("{path:?} is no database"),
+            "it is the number of a database, such as redis://host/2",
+        )
+    })
+}
+
+fn read_topology(url: &mut StoreUrl, hosts: usize) -> Result<Topology, ConfigError> {
+    Ok(match url.take_parsed("cluster", "true or false")? {
+        Some(true) => Topology::Cluster,
+        Some(false) => Topology::Standalone,
+        None if hosts > 1 => Topology::Cluster,
+        None => Topology::Standalone,
+    })
+}
+
+fn read_tls(url: &mut StoreUrl, encrypted: bool) -> Result<Option<Tls>, ConfigError> {
+    let (ca, certificate, key) = (url.take("ca"), url.take("cert"), url.take("key"));
+    let given = [("ca", &ca), ("cert", &certificate), ("key", &key)];
+    if !encrypted {
+        return match given.iter().find(|(_, value)| value.is_some()) {
+            None => Ok(None),
+            Some((option, _)) => Err(ConfigError::new(
+                format!("option {option}"),
+                format!("{}:// does not encrypt", url.scheme()),
+                format!("write {}s://, or leave it out", url.scheme()),
+            )),
+        };
+    }
+    let identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        _ => {
+            return Err(ConfigError::new(
+                "options cert and key",
+                "one of them is missing",
+                "give both, or neither",
+            ));
+        }
+    };
+    Ok(Some(Tls {
+        ca: ca.map(PathBuf::from),
+        identity,
+    }))
+}
+
+fn read_confirm(url: &mut StoreUrl) -> Result<Confirm, ConfigError> {
+    let replicas: Option<u32> = url.take_parsed("wait", "a number of replicas")?;
+    let disk: Option<Pair> = url.take_parsed("waitaof", "LOCAL,REPLICAS, such as 1,0 or 1,1")?;
+    let chosen = url.take_duration("wait_timeout")?;
+    let within = chosen.unwrap_or(WAIT_TIMEOUT);
+    match (replicas, disk) {
+        (Some(_), Some(_)) => Err(ConfigError::new(
+            "options wait and waitaof",
+            "both are given",
+            "choose one: waitaof waits for more",
+        )),
+        (Some(replicas), None) => Ok(Confirm::Replicas { replicas, within }),
+        (None, Some(Pair(local, replicas))) => Ok(Confirm::Disk {
+            local,
+            replicas,
+            within,
+        }),
+        (None, None) if chosen.is_some() => Err(ConfigError::new(
+            "option wait_timeout",
+            "there is nothing to wait for",
+            "give wait or waitaof too, or leave it out",
+        )),
+        (None, None) => Ok(Confirm::Reply),
+    }
+}
+
+/// `LOCAL,REPLICAS`.
+struct Pair(u32, u32);
+
+impl std::str::FromStr for Pair {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (local, replicas) = text.split_once(',').ok_or(())?;
+        let number = |text: &str| text.trim().parse().map_err(drop);
+        Ok(Self(number(local)?, number(replicas)?))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;
