@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -49,11 +49,18 @@ struct Worker {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
-    match &args.worker.counter {
+    let result = match &args.worker.counter {
         Some(counter) => work(&args, &Counter(counter)).await,
         None => lead(&args).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("increment: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
