@@ -12,10 +12,11 @@ use dlock_core::{
 use futures_util::future::{join_all, try_join_all};
 use redis::Value;
 
+use crate::confirm::Confirm;
 use crate::connect;
 use crate::keys::{Layout, Partition};
 use crate::link::{Call, Lane, Link};
-use crate::options::{Confirm, RedisOptions};
+use crate::options::RedisOptions;
 use crate::scripts::{Script, Scripts};
 use crate::session::RedisSession;
 

@@ -6,10 +6,11 @@ use dlock_core::{ConfigError, Error, Namespace, StoreError};
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
+use crate::confirm::Confirm;
 use crate::error::answered;
 use crate::keys::{Layout, format_record};
 use crate::link::{Lane, Link};
-use crate::options::{Address, Confirm, RedisOptions, Topology};
+use crate::options::{Address, RedisOptions, Topology};
 use crate::transport::Dialer;
 
 /// The version of the key layout. Clients of different versions must not share a namespace.

@@ -101,7 +101,8 @@ fn remedy(code: &str, text: &str) -> (Passes, &'static str) {
         "NOPERM" => (
             Never,
             "the user lacks a permission; it needs the keys dlock:*, the channels dlock:*, and the \
-             commands of the categories @scripting, @sortedset, @hash, @string and @pubsub",
+             commands of the categories @scripting, @sortedset, @hash, @string, @pubsub and @connection, \
+             and INFO, TIME, and on a cluster CLUSTER and ASKING",
         ),
         "CROSSSLOT" => (Never, "the server does not support hash tags"),
         "WRONGTYPE" => (
@@ -111,6 +112,10 @@ fn remedy(code: &str, text: &str) -> (Passes, &'static str) {
         "ERR" if text.contains("max number of clients") => {
             (ByItself, "the server has no connection to spare")
         }
+        "ERR" if text.contains("cluster support disabled") => (
+            Never,
+            "it is not a node of a cluster; leave out cluster=true, and name one host alone",
+        ),
         "ERR" if text.contains("unknown command") => (
             Never,
             "the server lacks a command; dlock needs Redis 7.0 or Valkey 7.2, or newer",

@@ -1,11 +1,13 @@
 //! The Redis and Valkey backend of dlock.
 mod backend;
 mod cluster;
+mod confirm;
 mod connect;
 mod error;
 mod keys;
 mod link;
 mod options;
+mod options_url;
 mod pushes;
 mod scripts;
 mod session;

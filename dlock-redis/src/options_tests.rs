@@ -1,3 +1,5 @@
+use dlock_core::Namespace;
+
 use super::*;
 
 fn read(url: &str) -> Result<RedisOptions, ConfigError> {

@@ -17,14 +17,13 @@ use dlock_core::{
     Wait,
 };
 use futures_util::future::join_all;
-use redis::{Cmd, Value};
+use redis::Value;
 
 use crate::backend::{Store, strange, texts};
+use crate::confirm::Confirm;
 use crate::connect::confirm_layout;
-use crate::error::answered;
 use crate::keys::Partition;
 use crate::link::{Call, Lane};
-use crate::options::Confirm;
 use crate::pushes::{Grants, forward};
 use crate::scripts::Script;
 use crate::transport::Task;
@@ -169,7 +168,7 @@ impl RedisSession {
                 lapses + CLOCKS_DIFFER.as_millis() as u64
             }
         };
-        let then = wait_command(confirm);
+        let then = confirm.command();
         let mut args = vec![
             layout.channels(),
             claim.name.to_string(),
@@ -225,7 +224,7 @@ impl RedisSession {
         let partition = self.store.layout.of(&claim.name);
         self.leases().insert(partition, Lease::Made);
         if let Outcome::Granted { .. } = outcome {
-            check_confirmed(self.store.confirm, confirmed)?;
+            self.store.confirm.check(confirmed)?;
         }
         Ok(outcome)
     }
@@ -342,77 +341,4 @@ impl Session for RedisSession {
         let closed = partitions.into_iter().map(|which| self.close_in(which));
         join_all(closed).await.into_iter().collect()
     }
-}
-
-/// What makes the server hold its answer until a grant is as durable as was asked for.
-fn wait_command(confirm: Confirm) -> Option<Cmd> {
-    let mut command = Cmd::new();
-    match confirm {
-        Confirm::Reply => return None,
-        Confirm::Replicas { replicas, within } => command
-            .arg("WAIT")
-            .arg(replicas)
-            .arg(within.as_millis().to_string()),
-        Confirm::Disk {
-            local,
-            replicas,
-            within,
-        } => command
-            .arg("WAITAOF")
-            .arg(local)
-            .arg(replicas)
-            .arg(within.as_millis().to_string()),
-    };
-    Some(command)
-}
-
-/// COMMITTED, HONEST: too few is an error that says how many.
-fn check_confirmed(confirm: Confirm, reply: Option<Value>) -> Result<(), StoreError> {
-    let reply = reply.unwrap_or(Value::Nil).extract_error();
-    let reply = reply.map_err(|fault| {
-        let fault = answered(fault);
-        StoreError::unconfirmed(format!("granted, but the replicas were not asked: {fault}"))
-    })?;
-    let enough = |got: &Value, asked: u32| matches!(got, Value::Int(got) if *got >= asked.into());
-    let (fine, asked, within) = match confirm {
-        Confirm::Reply => return Ok(()),
-        Confirm::Replicas { replicas, within } => (
-            enough(&reply, replicas),
-            format!("{replicas} replicas"),
-            within,
-        ),
-        Confirm::Disk {
-            local,
-            replicas,
-            within,
-        } => {
-            let fine = match &reply {
-                Value::Array(got) => {
-                    matches!(&got[..], [here, there] if enough(here, local) && enough(there, replicas))
-                }
-                _ => false,
-            };
-            let asked = format!("the append-only files of {local} servers and {replicas} replicas");
-            (fine, asked, within)
-        }
-    };
-    if fine {
-        return Ok(());
-    }
-    let got = match reply {
-        Value::Int(got) => got.to_string(),
-        Value::Array(got) => got
-            .iter()
-            .map(|part| match part {
-                Value::Int(part) => part.to_string(),
-                other => format!("{other:?}"),
-            })
-            .collect::<Vec<_>>()
-            .join(" and "),
-        other => format!("{other:?}"),
-    };
-    Err(StoreError::unconfirmed(format!(
-        "granted, but not as durably as was asked: {asked} were to have it within {within:?}, and \
-         {got} did"
-    )))
 }

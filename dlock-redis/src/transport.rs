@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dlock_core::{ConfigError, StoreError};
+use dlock_core::{ConfigError, StoreError, StoreErrorKind};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -103,7 +103,7 @@ impl Dialer {
             let stream = self.stream(address).await?;
             MultiplexedConnection::new_with_config(&self.login, stream, config)
                 .await
-                .map_err(|fault| self.hint(error::dialing(address, fault)))
+                .map_err(|fault| self.no_login(address, fault))
         };
         let (connection, driver) = self.in_time(address, work).await?;
         Ok(Wire {
@@ -126,9 +126,7 @@ impl Dialer {
                 subscription.subscribe(channel).await?;
                 Ok(subscription)
             };
-            login
-                .await
-                .map_err(|fault| self.hint(error::dialing(address, fault)))
+            login.await.map_err(|fault| self.no_login(address, fault))
         };
         self.in_time(address, work).await
     }
@@ -141,8 +139,13 @@ impl Dialer {
         tokio::time::timeout(self.timeout, work)
             .await
             .unwrap_or_else(|_| {
+                // A server without TLS waits for the rest of what it takes for a command.
+                let hint = match self.tls {
+                    Some(_) => " (if it is no TLS port, leave out TLS: redis://)",
+                    None => "",
+                };
                 Err(StoreError::unavailable(format!(
-                    "cannot connect to {address}: no answer within {:?}",
+                    "cannot connect to {address}: no answer within {:?}{hint}",
                     self.timeout
                 )))
             })
@@ -163,28 +166,41 @@ impl Dialer {
         })?;
         match tls.connect(name, tcp).await {
             Ok(stream) => Ok(Box::new(stream)),
-            // What the other side says is no TLS, or not TLS that can be trusted.
-            Err(fault)
-                if fault
-                    .get_ref()
-                    .is_some_and(|cause| cause.is::<rustls::Error>()) =>
-            {
-                Err(StoreError::refused(format!(
-                    "no TLS connection to {address}: {fault}; check that this is its TLS port, and \
-                     that its certificate is for this name and from the authority in ca=FILE"
-                )))
-            }
-            Err(fault) => Err(failed(fault)),
+            Err(fault) => Err(tls_fault(address, &fault).unwrap_or_else(|| failed(fault))),
         }
     }
 
-    /// A server that expects TLS closes a plain connection without a word.
-    fn hint(&self, fault: StoreError) -> StoreError {
-        if self.tls.is_some() || fault.kind() != dlock_core::StoreErrorKind::Unavailable {
+    fn no_login(&self, address: &Address, fault: RedisError) -> StoreError {
+        let cause =
+            std::error::Error::source(&fault).and_then(<dyn std::error::Error>::downcast_ref);
+        // A server tells only after the handshake that it wants another certificate.
+        if let Some(fault) = cause.and_then(|cause| tls_fault(address, cause)) {
             return fault;
         }
+        let fault = error::dialing(address, fault);
+        if self.tls.is_some() || fault.kind() != StoreErrorKind::Unavailable {
+            return fault;
+        }
+        // A server that expects TLS closes a plain connection without a word.
         StoreError::unavailable(format!("{fault} (if it is a TLS port, use TLS: rediss://)"))
     }
+}
+
+/// What the other side says is no TLS, or not TLS that both can trust. It does not pass by itself.
+fn tls_fault(address: &Address, fault: &std::io::Error) -> Option<StoreError> {
+    let cause = fault.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let remedy = match cause {
+        rustls::Error::AlertReceived(_) => {
+            "the server does not trust this client; check cert=FILE and key=FILE"
+        }
+        _ => {
+            "check that this is its TLS port, and that its certificate is for this name and from the \
+             authority in ca=FILE"
+        }
+    };
+    Some(StoreError::refused(format!(
+        "no TLS connection to {address}: {cause}; {remedy}"
+    )))
 }
 
 /// A connection for commands. Many may be on their way at once; they are answered in order.

@@ -4,6 +4,9 @@
 //! conflicting grants rise. ONCE: repeated requests and withdrawn claims. WAKE: whoever a step
 //! grants is told, and whoever holds is told that another session waits, then and only then.
 
+// Helpers belong to the tests, but stand outside of them.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::{HashMap, HashSet};

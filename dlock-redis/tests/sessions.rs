@@ -1,5 +1,8 @@
 //! Sessions, leases, withdraw marks and pushes, on a server of the newest kind.
 
+// Helpers belong to the tests, but stand outside of them.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Servers in containers, and sessions on them, for this crate's tests.
 
-#![allow(dead_code)] // each test file uses a part of it
+// Each test file uses a part of it, and helpers count as no test.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
@@ -30,17 +31,27 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server whose memory alone is its store, started with these settings too.
-    pub(crate) async fn start((image, tag): (&str, &str), settings: &[&str]) -> Self {
+    pub(crate) async fn start(image: (&str, &str), settings: &[&str]) -> Self {
+        Self::start_with(image, settings, &[]).await
+    }
+
+    /// The same, with these files in it.
+    pub(crate) async fn start_with(
+        (image, tag): (&str, &str),
+        settings: &[&str],
+        files: &[(&str, &String)],
+    ) -> Self {
         let mut command = vec!["--save", ""];
         command.extend_from_slice(settings);
         let ready = LogWaitStrategy::stdout("Ready to accept connections");
-        let container = GenericImage::new(image, tag)
+        let mut request = GenericImage::new(image, tag)
             .with_exposed_port(6379.tcp())
             .with_wait_for(WaitFor::log(ready))
-            .with_cmd(command)
-            .start()
-            .await
-            .unwrap();
+            .with_cmd(command);
+        for (path, text) in files {
+            request = request.with_copy_to(*path, text.as_bytes().to_vec());
+        }
+        let container = request.start().await.unwrap();
         let port = container.get_host_port_ipv4(6379).await.unwrap();
         Self { port, container }
     }
@@ -69,16 +80,7 @@ impl Server {
 
     /// Runs a program in the container, and waits for its end.
     pub(crate) async fn exec(&self, command: &[&str]) -> String {
-        let mut run = self
-            .container
-            .exec(ExecCommand::new(command.iter().copied()))
-            .await
-            .unwrap();
-        let out = String::from_utf8(run.stdout_to_vec().await.unwrap()).unwrap();
-        let err = String::from_utf8(run.stderr_to_vec().await.unwrap()).unwrap();
-        let code = run.exit_code().await.unwrap();
-        assert_eq!(code, Some(0), "{command:?}: {out}{err}");
-        out
+        exec(&self.container, command).await
     }
 
     pub(crate) async fn pause(&self) {
@@ -93,6 +95,74 @@ impl Server {
     pub(crate) async fn raw(&self) -> Raw {
         Raw::to(self.port).await
     }
+}
+
+/// A Redis Cluster of three nodes without replicas, in one container that has the host's network:
+/// a cluster's nodes tell their own addresses.
+pub(crate) struct Cluster {
+    pub(crate) ports: [u16; 3],
+    _container: ContainerAsync<GenericImage>,
+}
+
+impl Cluster {
+    pub(crate) async fn start((image, tag): (&str, &str)) -> Self {
+        let kind = image.rsplit('/').next().unwrap();
+        let ports = free_ports::<6>();
+        let [first, second, third, buses @ ..] = ports;
+        let nodes: Vec<String> = [first, second, third]
+            .iter()
+            .zip(buses)
+            .map(|(port, bus)| {
+                format!(
+                    "{kind}-server --port {port} --cluster-port {bus} --bind 127.0.0.1 --save '' \
+                     --cluster-enabled yes --cluster-config-file {port}.conf &"
+                )
+            })
+            .collect();
+        let script = format!("cd /tmp; {} wait", nodes.join(" "));
+        let ready = LogWaitStrategy::stdout("Ready to accept connections").with_times(3);
+        let container = GenericImage::new(image, tag)
+            .with_wait_for(WaitFor::log(ready))
+            .with_network("host")
+            .with_cmd(["sh", "-c", &script])
+            .start()
+            .await
+            .unwrap();
+        let create = format!(
+            "{kind}-cli --cluster create 127.0.0.1:{first} 127.0.0.1:{second} 127.0.0.1:{third} \
+             --cluster-yes"
+        );
+        exec(&container, &["sh", "-c", &create]).await;
+        let ports = [first, second, third];
+        for port in ports {
+            let mut node = Raw::to(port).await;
+            until("the cluster works", async || {
+                let info: String = node.run(&["CLUSTER", "INFO"]).await;
+                info.contains("cluster_state:ok")
+            })
+            .await;
+        }
+        Self {
+            ports,
+            _container: container,
+        }
+    }
+}
+
+/// Ports that nobody listens on now.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let sockets = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    sockets.map(|socket| socket.local_addr().unwrap().port())
+}
+
+async fn exec(container: &ContainerAsync<GenericImage>, command: &[&str]) -> String {
+    let run = ExecCommand::new(command.iter().copied());
+    let mut run = container.exec(run).await.unwrap();
+    let out = String::from_utf8(run.stdout_to_vec().await.unwrap()).unwrap();
+    let err = String::from_utf8(run.stderr_to_vec().await.unwrap()).unwrap();
+    let code = run.exit_code().await.unwrap();
+    assert_eq!(code, Some(0), "{command:?}: {out}{err}");
+    out
 }
 
 pub(crate) async fn connect(url: &str) -> Result<Redis, Error> {
