@@ -1,8 +1,22 @@
 //! docs follow
+mod actor;
+pub mod case;
+mod cases;
+pub mod cli;
 pub mod failure;
+mod gate;
 pub mod history;
+pub mod matrix;
+pub mod process;
 pub mod proxy;
+mod raw;
+pub mod report;
+pub mod runner;
+pub mod scene;
+pub mod stores;
 pub mod target;
 mod weather;
+pub mod worker;
 pub mod wrap;
+pub use actor::{Actor, Asking, Held};
 pub use failure::{Context, Failure, Verdict};

@@ -72,6 +72,15 @@ pub trait Target: Debug + Send + Sync + 'static {
     async fn unconfirmable(&self) -> Verdict<Link> {
         Err(missing(self, Need::Unconfirmable))
     }
+
+    /// Ends what was started for the cases. Called once, after the last of them.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when something of it is left.
+    async fn stop(&self) -> Verdict {
+        Ok(())
+    }
 }
 
 fn missing(target: &(impl Target + ?Sized), need: Need) -> Failure {
@@ -87,6 +96,8 @@ pub enum Need {
     Wipe,
     /// The store's own counters: [`Target::meter`].
     Meter,
+    /// Counters of the steps inside the store: [`Counts::steps`].
+    Steps,
     /// A durability that the store cannot give: [`Target::unconfirmable`].
     Unconfirmable,
 }
@@ -97,6 +108,7 @@ impl fmt::Display for Need {
             Need::Processes => "way for other processes to reach it",
             Need::Wipe => "way to lose its data",
             Need::Meter => "counters of its operations",
+            Need::Steps => "counters of the steps inside it",
             Need::Unconfirmable => "durability that it could fail to give",
         })
     }

@@ -1,0 +1,110 @@
+//! LIVE-B: the store comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlock_core::Mode;
+
+use super::live_b::{renews, watch};
+use crate::actor::{Actor, Held};
+use crate::case::{Case, Pace};
+use crate::scene::{LIMIT, Scene, within};
+use crate::target::Condition;
+use crate::{Verdict, ensure};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "LIVE-B/store-comes-back",
+            "After a loss the same client takes locks again, in a new session, with greater tokens",
+            comes_back,
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "LIVE-B/short-outage",
+            "An outage shorter than the lease is ridden out: nothing is lost",
+            short_outage,
+        )
+        .pace(Pace::Timed),
+    ]
+}
+
+async fn comes_back(scene: Scene) -> Verdict {
+    let (lock, unused) = (scene.lock("back"), scene.lock("unused"));
+    let (holder, other) = (
+        scene.brief_client("holder").await?,
+        scene.client("other").await?,
+    );
+    let held = holder.lock(&lock, Mode::Exclusive).await?;
+    let token = held.token()?;
+    scene.set(holder.link(), "holder", Condition::Cut)?;
+    held.lost(LIMIT).await?;
+    // Asked while the store is away: not a grant, and not a wait for ever.
+    let asked = holder
+        .client()
+        .lock(&unused)
+        .timeout(Duration::from_millis(300))
+        .await;
+    ensure!(asked.is_err(), "a lock was granted without a store");
+    scene.set(holder.link(), "holder", Condition::Clear)?;
+    // The guard of the old session is still there, and its lock is not in the way of the new one.
+    let again = within(LIMIT, "a lock after the outage", retried(&holder, &lock)).await?;
+    ensure!(
+        !held.is_held() && again.is_held(),
+        "the old guard came back to life"
+    );
+    ensure!(
+        again.token()? > token,
+        "FENCE: token {} after {token}",
+        again.token()?
+    );
+    drop(held);
+    ensure!(again.is_held(), "dropping the old guard ended the new hold");
+    let seen = other.client().inspect(&lock).await?;
+    ensure!(
+        seen.holders.len() == 1 && seen.holders[0].token == Some(again.token()?),
+        "the store shows {seen:?}"
+    );
+    again.release().await?;
+    scene.until_free(other.client(), &lock, LIMIT).await?;
+    scene.until_free(other.client(), &unused, LIMIT).await
+}
+
+/// Asks until it is granted: a request of the first moments may still fail with the old outage.
+async fn retried(client: &Actor, lock: &str) -> Held {
+    loop {
+        if let Ok(held) = client.acquire(lock, Mode::Exclusive).await {
+            return held;
+        }
+    }
+}
+
+async fn short_outage(scene: Scene) -> Verdict {
+    const TTL: Duration = Duration::from_secs(3);
+    let lock = scene.lock("short");
+    let (holder, other) = (
+        scene.client_for("holder", TTL).await?,
+        scene.client("other").await?,
+    );
+    let held = Arc::new(holder.lock(&lock, Mode::Exclusive).await?);
+    for condition in [Condition::Refused, Condition::Cut, Condition::CutFromStore] {
+        renews(&held).await?;
+        let watcher = watch(&held);
+        scene.set(holder.link(), "holder", condition)?;
+        // The outage is the case's stimulus: over before half of the lease is.
+        tokio::time::sleep(holder.ttl().mul_f64(0.45)).await;
+        scene.set(holder.link(), "holder", Condition::Clear)?;
+        renews(&held).await?;
+        ensure!(
+            !watcher.is_finished() && held.is_held(),
+            "lost in a short outage ({condition})"
+        );
+        watcher.abort();
+        let tried = other.try_lock(&lock, Mode::Exclusive).await?;
+        ensure!(
+            tried.is_none(),
+            "granted to another in a short outage ({condition})"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! ONCE on a bad network: requests that arrive late, and answers that do not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlock_core::{LockSnapshot, Mode};
+
+use super::fair::waiting;
+use crate::actor::Actor;
+use crate::case::{Case, Pace};
+use crate::scene::{LIMIT, Scene, eventually};
+use crate::target::{Condition, Path};
+use crate::{Failure, Verdict, ensure};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "ONCE/late-request/free",
+            "A request that the network holds back until after its withdraw takes no lock",
+            |scene| late_request(scene, LateTo::FreeLock),
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "ONCE/late-request/held",
+            "A request that the network holds back until after its withdraw takes no place in the queue",
+            |scene| late_request(scene, LateTo::HeldLock),
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "ONCE/late-copy-of-a-granted-request",
+            "A request held back, repeated, granted and released takes nothing when it arrives at last",
+            late_copy,
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "ONCE/lost-reply",
+            "A request whose answer is lost is asked about, granted once, and is one claim",
+            lost_reply,
+        )
+        .pace(Pace::Timed),
+    ]
+}
+
+/// An attempt is given up after a quarter of it: short enough not to wait long for that.
+const TTL: Duration = Duration::from_secs(4);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LateTo {
+    FreeLock,
+    HeldLock,
+}
+
+fn path(actor: &Actor) -> Verdict<Arc<dyn Path>> {
+    let path = actor.link().path.clone();
+    path.ok_or_else(|| Failure::new("this link's network cannot be broken"))
+}
+
+/// Lets what was held back go, and gives it time to do what it should not.
+async fn deliver(scene: &Scene, late: &Actor) -> Verdict {
+    let path = path(late)?;
+    scene
+        .history()
+        .note("network", "delivers what it has held back");
+    path.deliver();
+    eventually(LIMIT, "what was held back has left", || path.kept() == 0).await?;
+    // That it has been executed, nobody says: it is a stimulus without an answer.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    Ok(())
+}
+
+async fn late_request(scene: Scene, to: LateTo) -> Verdict {
+    let lock = scene.lock("late");
+    let (late, other) = (
+        scene.client_for("late", TTL).await?,
+        scene.client("other").await?,
+    );
+    let held = match to {
+        LateTo::FreeLock => None,
+        LateTo::HeldLock => Some(other.lock(&lock, Mode::Exclusive).await?),
+    };
+    scene.set(late.link(), "late", Condition::Held)?;
+    let kept = path(&late)?;
+    let asking = late.ask(&lock, Mode::Exclusive);
+    eventually(LIMIT, "the request is held back", || kept.kept() > 0).await?;
+    scene.set(late.link(), "late", Condition::Clear)?;
+    scene.history().note("late", "drops its acquire");
+    drop(asking);
+    // The withdraw goes around what is held back, and is confirmed: then the session is idle. To see
+    // that, take and release another lock behind it.
+    let behind = scene.lock("behind");
+    late.lock(&behind, Mode::Exclusive).await?.release().await?;
+    tokio::time::sleep(late.ttl() / 2).await;
+    deliver(&scene, &late).await?;
+    let seen = other.client().inspect(&lock).await?;
+    ensure!(
+        seen.waiters.is_empty() && seen.holders.len() == usize::from(held.is_some()),
+        "a request that was withdrawn has arrived and made a claim: {}",
+        crate::scene::described(&seen)
+    );
+    if let Some(held) = held {
+        held.release().await?;
+    }
+    other.lock(&lock, Mode::Exclusive).await?.release().await?;
+    late.lock(&lock, Mode::Exclusive).await?.release().await
+}
+
+async fn late_copy(scene: Scene) -> Verdict {
+    let lock = scene.lock("copy");
+    let (late, other) = (
+        scene.client_for("late", TTL).await?,
+        scene.client("other").await?,
+    );
+    scene.set(late.link(), "late", Condition::Held)?;
+    let kept = path(&late)?;
+    let asking = late.ask(&lock, Mode::Exclusive);
+    eventually(LIMIT, "the request is held back", || kept.kept() > 0).await?;
+    scene.set(late.link(), "late", Condition::Clear)?;
+    // The attempt is given up and repeated, under the same claim.
+    let first = asking.granted(LIMIT).await?;
+    let seen = other.client().inspect(&lock).await?;
+    ensure!(
+        seen.holders.len() == 1,
+        "one acquire made {} claims",
+        seen.holders.len()
+    );
+    first.release().await?;
+    let theirs = other.lock(&lock, Mode::Exclusive).await?;
+    deliver(&scene, &late).await?;
+    let seen = other.client().inspect(&lock).await?;
+    ensure!(
+        seen.waiters.is_empty() && seen.holders.len() == 1,
+        "the late copy of a released request made a claim: {}",
+        crate::scene::described(&seen)
+    );
+    theirs.release().await?;
+    scene.until_free(other.client(), &lock, LIMIT).await
+}
+
+async fn lost_reply(scene: Scene) -> Verdict {
+    let (lock, queue) = (scene.lock("reply"), scene.lock("queue"));
+    let (client, other) = (
+        scene.client_for("client", TTL).await?,
+        scene.client("other").await?,
+    );
+    scene.set(client.link(), "client", Condition::CutFromStore)?;
+    let asking = client.ask(&lock, Mode::Exclusive);
+    let arrived = |lock: &LockSnapshot| !lock.holders.is_empty();
+    let seen = scene
+        .until(
+            other.client(),
+            &lock,
+            LIMIT,
+            "the request has arrived",
+            arrived,
+        )
+        .await?;
+    scene.set(client.link(), "client", Condition::Clear)?;
+    let held = asking.granted(LIMIT).await?;
+    ensure!(
+        seen.holders[0].token == Some(held.token()?),
+        "the store granted {:?}, and the client has {}",
+        seen.holders[0].token,
+        held.token()?
+    );
+    let seen = other.client().inspect(&lock).await?;
+    ensure!(
+        seen.holders.len() == 1 && seen.waiters.is_empty(),
+        "one acquire made several claims: {seen:?}"
+    );
+    held.release().await?;
+    scene.until_free(other.client(), &lock, LIMIT).await?;
+
+    // The same for a place in the queue.
+    let theirs = other.lock(&queue, Mode::Exclusive).await?;
+    scene.set(client.link(), "client", Condition::CutFromStore)?;
+    let asking = client.ask(&queue, Mode::Exclusive);
+    waiting(&scene, &other, &queue, 1).await?;
+    scene.set(client.link(), "client", Condition::Clear)?;
+    theirs.release().await?;
+    let held = asking.granted(LIMIT).await?;
+    let seen = other.client().inspect(&queue).await?;
+    ensure!(
+        seen.holders.len() == 1 && seen.waiters.is_empty(),
+        "one acquire made several claims: {seen:?}"
+    );
+    held.release().await?;
+    scene.until_free(other.client(), &queue, LIMIT).await
+}

@@ -1,0 +1,174 @@
+//! The command line, for the suite's own program and for one of your own
+//! ([`main_for`](crate::main_for)).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::case::{Case, cases};
+use crate::report::{Printer, Summary, failures, junit};
+use crate::runner::{Finished, run_all};
+use crate::target::Target;
+use crate::{Context, Failure, Verdict, matrix, stores, worker};
+
+/// Checks every guarantee of dlock against a store.
+#[derive(Debug, Parser)]
+#[command(name = "dlock-conformance", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the cases against a store in a container, or a running deployment
+    Run {
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        options: RunOptions,
+    },
+    /// List the cases, with what each one shows
+    List,
+    /// Print the support matrix as Markdown
+    Matrix,
+    /// Take a lock and obey orders on standard input: what the cases about crashes start and kill
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        url: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false, id = "where")]
+struct Store {
+    /// The store to start: memory, redis, redis-7 or valkey
+    #[arg(long, group = "where")]
+    backend: Option<String>,
+    /// A running deployment; cases that would have to break it are ignored
+    #[arg(long, group = "where")]
+    url: Option<String>,
+}
+
+/// How cases are run.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunOptions {
+    /// Run only the cases whose name contains this text; a | separates several
+    #[arg(long)]
+    pub filter: Option<String>,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Run all of it this many times in a row
+    #[arg(long, default_value_t = 1, value_name = "TIMES")]
+    pub repeat: u32,
+    /// The version of Redis to start, such as 7.0
+    #[arg(long, value_name = "VERSION", requires = "backend")]
+    pub redis_version: Option<String>,
+}
+
+/// Runs the suite's own program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run { store, options } => run_store(store, &options),
+        Command::List => {
+            for case in cases() {
+                println!("{}\n    {}", case.name(), case.what());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Matrix => block_on(matrix::ask_all()).map(|rows| {
+            print!("{}", matrix::markdown(&rows));
+            ExitCode::SUCCESS
+        }),
+        Command::Worker { url } => {
+            let work = async { worker::run(stores::backend_at(&url).await?).await };
+            block_on(work).map(|()| ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("dlock-conformance: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_store(store: Store, options: &RunOptions) -> Verdict<ExitCode> {
+    let target = match (store.backend.as_deref(), store.url) {
+        #[cfg(feature = "redis")]
+        (Some("redis"), _) if options.redis_version.is_some() => {
+            let version = options.redis_version.as_deref().unwrap_or_default();
+            Arc::new(stores::RedisServer::redis(version)) as Arc<dyn Target>
+        }
+        (Some(_), _) if options.redis_version.is_some() => {
+            return Err(Failure::new("--redis-version needs --backend redis"));
+        }
+        (Some(backend), _) => stores::named(backend)?,
+        (None, Some(url)) => stores::at_url(&url)?,
+        (None, None) => return Err(Failure::new("give --backend or --url")),
+    };
+    run(target, options)
+}
+
+/// Runs the cases on a target, prints what comes of them, and ends what the target has started.
+///
+/// # Errors
+///
+/// A [`Failure`] when the filter fits no case, or the report cannot be written.
+pub fn run(target: Arc<dyn Target>, options: &RunOptions) -> Verdict<ExitCode> {
+    let cases = fitting(options.filter.as_deref())?;
+    let stopped = Stopped(Arc::clone(&target));
+    let printer = Printer::new(cases.len() * options.repeat as usize);
+    println!("running {} cases on {}", cases.len(), target.name());
+    let mut finished: Vec<Finished> = Vec::new();
+    for time in 1..=options.repeat {
+        if options.repeat > 1 {
+            println!("time {time} of {}", options.repeat);
+        }
+        finished.extend(run_all(&target, &cases, |event| printer.print(event)));
+    }
+    drop(stopped);
+    if let Some(file) = &options.junit {
+        let report = junit(&finished).because("writing the JUnit report")?;
+        std::fs::write(file, report).because(format!("writing {}", file.display()))?;
+    }
+    print!("{}", failures(&finished));
+    let summary = Summary::of(&finished);
+    println!("\n{summary}");
+    Ok(ExitCode::from(u8::from(summary.failed > 0)))
+}
+
+fn fitting(filter: Option<&str>) -> Verdict<Vec<Case>> {
+    let filter = filter.unwrap_or_default();
+    let fits = |case: &Case| filter.split('|').any(|part| case.name().contains(part));
+    let cases: Vec<Case> = cases().into_iter().filter(fits).collect();
+    crate::ensure!(!cases.is_empty(), "no case has {filter:?} in its name");
+    Ok(cases)
+}
+
+/// Stops the target when it is dropped, also by a panic.
+struct Stopped(Arc<dyn Target>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Err(failure) = block_on(self.0.stop()) {
+            eprintln!("dlock-conformance: {failure}");
+        }
+    }
+}
+
+/// Runs the future in a runtime of its own.
+///
+/// # Errors
+///
+/// The future's own, or a [`Failure`] when there is no runtime.
+pub fn block_on<T>(work: impl Future<Output = Verdict<T>>) -> Verdict<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}

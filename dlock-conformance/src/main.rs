@@ -1,0 +1,7 @@
+//! The suite as a program: see [`dlock_conformance`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dlock_conformance::cli::main()
+}

@@ -1,0 +1,88 @@
+//! The support matrix, as Markdown: what each backend says that it can do, and what the suite needs
+//! to show it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use dlock_core::{Capabilities, Mode, Reach};
+
+use crate::target::Target;
+use crate::{Verdict, stores};
+
+/// One backend's column.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The store that the suite runs against: `redis-8.0`.
+    pub name: String,
+    /// What its backend says of itself.
+    pub capabilities: Capabilities,
+}
+
+/// Asks every store that the suite can start, one after the other.
+///
+/// # Errors
+///
+/// A [`Failure`](crate::Failure) when one of them cannot be started or reached.
+pub async fn ask_all() -> Verdict<Vec<Row>> {
+    let mut rows = Vec::new();
+    for name in stores::BACKENDS {
+        let target = stores::named(name)?;
+        let row = ask(target.as_ref()).await;
+        target.stop().await?;
+        rows.push(row?);
+    }
+    Ok(rows)
+}
+
+async fn ask(target: &dyn Target) -> Verdict<Row> {
+    Ok(Row {
+        name: target.name().to_owned(),
+        capabilities: target.link().await?.backend.capabilities(),
+    })
+}
+
+/// The matrix of these backends.
+#[must_use]
+pub fn markdown(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, cell: &dyn Fn(&Row) -> String| {
+        let cells: Vec<String> = rows.iter().map(cell).collect();
+        let _ = writeln!(text, "| {what} | {} |", cells.join(" | "));
+    };
+    line("", &|row| row.name.clone());
+    line("---", &|_| "---".to_owned());
+    line("modes", &|row| modes(row.capabilities.modes));
+    line("shared by", &|row| {
+        match row.capabilities.reach {
+            Reach::Process => "the tasks of one process",
+            Reach::Network => "all processes that reach it",
+        }
+        .to_owned()
+    });
+    line("a grant is kept by", &|row| {
+        row.capabilities.durability.clone()
+    });
+    line("smallest TTL", &|row| time(row.capabilities.min_ttl));
+    line("a crashed holder's lock is free within", &|row| {
+        format!("TTL + {}", time(row.capabilities.slack))
+    });
+    text
+}
+
+fn modes(modes: &[Mode]) -> String {
+    if modes == Mode::ALL {
+        return "all six".to_owned();
+    }
+    let codes: Vec<&str> = modes.iter().map(|mode| mode.code()).collect();
+    codes.join(", ")
+}
+
+fn time(time: Duration) -> String {
+    if time.subsec_millis() == 0 {
+        format!("{} s", time.as_secs())
+    } else if time.as_millis() % 100 == 0 {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        format!("{} ms", time.as_millis())
+    }
+}

@@ -1,0 +1,140 @@
+//! The suite's side of a [worker](crate::worker): starts it, gives it orders, sends it signals.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+
+use crate::history::History;
+use crate::scene::{LIMIT, Scene, within};
+use crate::{Context, Failure, Verdict};
+
+/// Another process that uses the store. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    who: String,
+    child: Child,
+    orders: ChildStdin,
+    reports: Lines<BufReader<ChildStdout>>,
+    history: History,
+}
+
+/// A signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGKILL: it ends where it stands.
+    Kill,
+    /// SIGSTOP: it stands still.
+    Freeze,
+    /// SIGCONT: it goes on.
+    Thaw,
+}
+
+impl Process {
+    /// Starts one, which connects with a lease of `ttl`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot be started or cannot connect.
+    pub async fn start(scene: &Scene, who: &str, ttl: Duration) -> Verdict<Self> {
+        let mut command = tokio::process::Command::from(scene.target().worker()?);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .because("starting another process")?;
+        let missing = || Failure::new("the other process has no pipes");
+        let orders = child.stdin.take().ok_or_else(missing)?;
+        let reports = child.stdout.take().ok_or_else(missing)?;
+        let mut process = Self {
+            who: who.to_owned(),
+            child,
+            orders,
+            reports: BufReader::new(reports).lines(),
+            history: scene.history().clone(),
+        };
+        process
+            .order(&format!("connect {} {who}", ttl.as_millis()))
+            .await?;
+        process.report("connected", LIMIT).await?;
+        Ok(process)
+    }
+
+    /// Gives it an order.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it has ended.
+    pub async fn order(&mut self, order: &str) -> Verdict {
+        self.history.note(&*self.who, format!("is told to {order}"));
+        let line = format!("{order}\n");
+        let told = self.orders.write_all(line.as_bytes()).await;
+        told.because(format!("ordering {} to {order}", self.who))
+    }
+
+    /// Its next report, without its first word, which must be this one.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it reports something else, or nothing within the limit.
+    pub async fn report(&mut self, word: &str, limit: Duration) -> Verdict<String> {
+        let (first, rest) = self
+            .any_report(limit)
+            .await
+            .because(format!("expecting {word:?}"))?;
+        crate::ensure!(
+            first == word,
+            "{} reports {first} {rest}, and not {word:?}",
+            self.who
+        );
+        Ok(rest)
+    }
+
+    /// Its next report: the first word, and the rest.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it reports nothing within the limit.
+    pub async fn any_report(&mut self, limit: Duration) -> Verdict<(String, String)> {
+        let what = format!("{} reports", self.who);
+        let line = within(limit, &what, self.reports.next_line())
+            .await?
+            .because(&what)?;
+        let line = line.ok_or_else(|| Failure::new(format!("{}: it has ended", self.who)))?;
+        self.history.note(&*self.who, format!("reports {line}"));
+        let (first, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        Ok((first.to_owned(), rest.to_owned()))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it has ended, or where there are no signals.
+    pub fn signal(&mut self, signal: Signal) -> Verdict {
+        self.history
+            .note(&*self.who, format!("gets the signal {signal:?}"));
+        let id = self.child.id();
+        let id = id.ok_or_else(|| Failure::new(format!("{} has ended", self.who)))?;
+        send(id, signal).because(format!("sending {signal:?}"))
+    }
+}
+
+#[cfg(unix)]
+fn send(process: u32, signal: Signal) -> std::io::Result<()> {
+    use rustix::process::{Pid, kill_process};
+    let signal = match signal {
+        Signal::Kill => rustix::process::Signal::KILL,
+        Signal::Freeze => rustix::process::Signal::STOP,
+        Signal::Thaw => rustix::process::Signal::CONT,
+    };
+    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let id = id.ok_or(std::io::ErrorKind::NotFound)?;
+    Ok(kill_process(id, signal)?)
+}
+
+#[cfg(not(unix))]
+fn send(_: u32, _: Signal) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,109 @@
+//! Another operating-system process, for cases that kill or freeze a holder.
+//!
+//! It takes orders from its standard input, a line each, and reports on its standard output:
+//!
+//! | order | report |
+//! | --- | --- |
+//! | `connect TTL-IN-MS LABEL` | `connected` |
+//! | `lock MODE NAME` | `granted TOKEN` |
+//! | `held?` | `held true` or `held false` |
+//! | `release` | `released` |
+//!
+//! What fails is reported as `failed …`. Without being asked it reports `lost …` when the lock is
+//! lost. It ends when its input does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlock_core::{Backend, Client, Guard, Mode, Ttl};
+use tokio::io::{AsyncBufReadExt, BufReader, stdin};
+
+use crate::{Context, Failure, Verdict};
+
+/// The first argument by which the suite's own programs know that they are a worker.
+pub const ARGUMENT: &str = "worker";
+
+/// Runs the worker with this backend until its input ends. A target of your own starts a program
+/// that calls it: see [`Target::worker`](crate::target::Target::worker).
+///
+/// # Errors
+///
+/// A [`Failure`] when the input cannot be read.
+pub async fn run(backend: impl Backend) -> Verdict {
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    let mut orders = BufReader::new(stdin()).lines();
+    let mut worker = Worker::default();
+    while let Some(order) = orders.next_line().await.because("reading an order")? {
+        match worker.obey(&backend, &order).await {
+            Ok(report) => say(&report),
+            Err(failure) => say(&format!("failed {failure}")),
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Worker {
+    client: Option<Client>,
+    guard: Option<Arc<Guard>>,
+}
+
+impl Worker {
+    async fn obey(&mut self, backend: &Arc<dyn Backend>, order: &str) -> Verdict<String> {
+        let words: Vec<&str> = order.split(' ').collect();
+        match words[..] {
+            ["connect", ttl, label] => {
+                let ttl = Ttl::new(Duration::from_millis(ttl.parse()?))?;
+                let connecting = Client::builder(Arc::clone(backend)).ttl(ttl).label(label);
+                self.client = Some(connecting.connect().await?);
+                Ok("connected".into())
+            }
+            ["lock", mode, name] => {
+                let client = self.client.as_ref();
+                let client = client.ok_or_else(|| Failure::new("not connected"))?;
+                let mode: Mode = mode.parse()?;
+                let guard = Arc::new(client.lock(name).mode(mode).await?);
+                self.guard = Some(Arc::clone(&guard));
+                let token = guard.token();
+                tokio::spawn(async move {
+                    let guard = Arc::downgrade(&guard);
+                    report_loss(guard).await;
+                });
+                Ok(format!("granted {token}"))
+            }
+            ["held?"] => {
+                let held = self.guard.as_ref().is_some_and(|guard| guard.is_held());
+                Ok(format!("held {held}"))
+            }
+            ["release"] => {
+                let guard = self
+                    .guard
+                    .take()
+                    .and_then(|guard| Arc::try_unwrap(guard).ok());
+                let guard = guard.ok_or_else(|| Failure::new("holds nothing"))?;
+                guard.release().await?;
+                Ok("released".into())
+            }
+            _ => Err(Failure::new(format!("no such order: {order:?}"))),
+        }
+    }
+}
+
+async fn report_loss(guard: std::sync::Weak<Guard>) {
+    // Looks at the guard and lets go of it, so that a release finds it unshared.
+    loop {
+        match guard.upgrade() {
+            None => return,
+            Some(guard) if guard.is_held() => {}
+            Some(guard) => return say(&format!("lost {}", guard.lost().await)),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn say(report: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    // Nobody reads any more: the suite is gone, and the input ends too.
+    let _ = writeln!(out, "{report}").and_then(|()| out.flush());
+}
