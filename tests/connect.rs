@@ -35,7 +35,7 @@ async fn options_are_never_ignored() {
         ),
         ("memory://?ttl=10s&ttl=5s", "option ttl: it is given twice"),
         ("memory://?ttl=ten", "such as 500ms, 10s or 2m"),
-        ("memory://?ttl=1ms", "from 10ms to 24h"),
+        ("memory://?ttl=1ms", "from 20ms to 24h"),
         ("memory://?namespace=a/b", "option namespace"),
         ("memory://user:pw@jobs", "no use for a user or a password"),
         ("memory://jobs:80", "no use for a port"),

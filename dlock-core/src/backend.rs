@@ -77,7 +77,8 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 /// A session as the store knows it: one lease, and the claims that live and die with it.
 #[async_trait]
 pub trait Session: Debug + Send + Sync + 'static {
-    /// Renews the lease, and says how long it now lasts from the moment at which the store did so.
+    /// Renews the lease, and says how long it now lasts from the moment at which the store did so. No
+    /// time at all counts as [`StoreError::lapsed`].
     ///
     /// # Errors
     ///
@@ -158,7 +159,8 @@ pub enum Outcome {
     /// It has its place in the queue.
     Waiting {
         /// After this time a blocker's lease could have run out: look then. `None` where the store
-        /// cannot tell; the core looks every few seconds anyway (WAKE).
+        /// cannot tell; the core looks every few seconds anyway (WAKE), and never more often than
+        /// every few milliseconds.
         look_after: Option<Duration>,
     },
     /// It is not there: a request that may not wait found the lock taken, the claim was withdrawn,

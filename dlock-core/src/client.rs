@@ -1,6 +1,6 @@
 //! The client: what a program holds to take locks on one store.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -70,6 +70,14 @@ enum Slot {
     Opening(Shared<BoxFuture<'static, Result<Session, StoreError>>>),
     Open(Session),
     Closed,
+}
+
+/// What somebody who needs a session found in the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// An opening that somebody else had begun.
+    Begun,
 }
 
 /// The options that mean the same on every store.
@@ -223,22 +231,31 @@ impl Client {
     /// Once polled, it goes on in the background.
     pub async fn close(&self, limit: Duration) -> Result<(), Error> {
         let slot = {
-            let mut slot = self
-                .inner
-                .session
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut slot = self.inner.slot();
             std::mem::replace(&mut *slot, Slot::Closed)
         };
-        let session = match slot {
-            Slot::Empty | Slot::Closed => return Ok(()),
-            Slot::Open(session) => session,
-            Slot::Opening(opening) => match opening.await {
-                Ok(session) => session,
-                Err(_) => return Ok(()),
-            },
+        // In a task of its own: it goes on when this is dropped.
+        let closing = tokio::spawn(async move {
+            let session = match slot {
+                Slot::Empty | Slot::Closed => return Ok(()),
+                Slot::Open(session) => session,
+                Slot::Opening(opening) => match opening.await {
+                    Ok(session) => session,
+                    Err(_) => return Ok(()),
+                },
+            };
+            session.close(limit).await
+        });
+        let clock = &self.inner.clock;
+        let closed = tokio::select! {
+            biased;
+            // A task that ended without a word went down with its runtime.
+            joined = closing => joined.unwrap_or(Ok(())),
+            // The attempt that is on its way when the time is up ends a moment after it.
+            () = clock.sleep_until(clock.now() + limit + Duration::from_millis(100)) => {
+                Err(StoreError::ambiguous(format!("no answer within {limit:?}")))
+            }
         };
-        let closed = session.close(limit).await;
         closed.map_err(|error| self.inner.failed("close the session", None, error))
     }
 
@@ -270,31 +287,45 @@ impl Inner {
         doing: &'static str,
         name: Option<&LockName>,
     ) -> Result<Session, Error> {
-        let opening = {
-            let mut slot = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (opening, found) = {
+                let mut slot = self.slot();
+                match &*slot {
+                    Slot::Closed => return Err(Error::Closed),
+                    Slot::Open(session) if session.lease().ended().is_none() => {
+                        return Ok(session.clone());
+                    }
+                    Slot::Opening(opening) => (opening.clone(), Found::Begun),
+                    Slot::Open(_) | Slot::Empty => {
+                        let opening = self.open();
+                        *slot = Slot::Opening(opening.clone());
+                        (opening, Found::Nothing)
+                    }
+                }
+            };
+            let opened = opening.clone().await;
+            let mut slot = self.slot();
             match &*slot {
                 Slot::Closed => return Err(Error::Closed),
-                Slot::Open(session) if session.lease().ended().is_none() => {
-                    return Ok(session.clone());
+                // The first to come here settles it; a later round may have begun meanwhile.
+                Slot::Opening(current) if current.ptr_eq(&opening) => {
+                    *slot = match &opened {
+                        Ok(session) => Slot::Open(session.clone()),
+                        Err(_) => Slot::Empty,
+                    };
                 }
-                Slot::Opening(opening) => opening.clone(),
-                Slot::Open(_) | Slot::Empty => {
-                    let opening = self.open();
-                    *slot = Slot::Opening(opening.clone());
-                    opening
-                }
+                _ => {}
             }
-        };
-        let opened = opening.clone().await;
-        let mut slot = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        // The first to come here settles it; a later round may have begun meanwhile.
-        if matches!(&*slot, Slot::Opening(current) if current.ptr_eq(&opening)) {
-            *slot = match &opened {
-                Ok(session) => Slot::Open(session.clone()),
-                Err(_) => Slot::Empty,
-            };
+            match opened {
+                // Somebody else had it opened and went away; it was over before it was used.
+                Ok(session) if found == Found::Begun && session.lease().ended().is_some() => {}
+                opened => return opened.map_err(|error| self.failed(doing, name, error)),
+            }
         }
-        opened.map_err(|error| self.failed(doing, name, error))
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a session in a task of its own: it goes on when the request that began it is dropped, and
@@ -310,8 +341,9 @@ impl Inner {
             tokio::spawn(async move { Session::open(&*backend, clock, ttl, owner).await });
         let opened = opening.map(|joined| match joined {
             Ok(result) => result,
+            Err(error) if error.is_panic() => Err(StoreError::ambiguous("the backend panicked")),
             Err(_) => Err(StoreError::unavailable(
-                "the runtime of the client has shut down",
+                "the client's runtime has shut down",
             )),
         });
         opened.boxed().shared()

@@ -61,10 +61,27 @@ pub trait Clock: Debug + Send + Sync + 'static {
     async fn sleep_until(&self, at: Moment);
 }
 
-/// The machine's clock: `CLOCK_BOOTTIME` where the system has it (Linux, Android), else
-/// `CLOCK_MONOTONIC`.
+/// The machine's clock: `CLOCK_BOOTTIME` where the system has it (Linux, Android), else one that may
+/// stand still while the machine is suspended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
+
+#[cfg(unix)]
+fn time_since_start() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    // Both count from the machine's start: never negative, nanoseconds below a second.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(not(unix))]
+fn time_since_start() -> Duration {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
+}
 
 /// A runtime's timers count on a clock that may stand still while the machine is suspended, so one
 /// long sleep would end late by the time of the suspend. This clock sleeps a part of the time that
@@ -74,13 +91,7 @@ const UNDIVIDED: Duration = Duration::from_millis(100);
 #[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let clock = rustix::time::ClockId::Boottime;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let clock = rustix::time::ClockId::Monotonic;
-        let time = rustix::time::clock_gettime(clock);
-        // Both count from the machine's start: never negative, nanoseconds below a second.
-        Moment(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+        Moment(time_since_start())
     }
 
     fn wall(&self) -> SystemTime {

@@ -5,7 +5,8 @@
 //!
 //! - **Input gate**: at most one operation on the name is on its way to the store. Withdraws go first
 //!   (a release never stands behind a crowd of requests), then requests and looks at waiting
-//!   claims, in the order in which they fell due.
+//!   claims, in the order in which they fell due. No request goes before an older one: while that one
+//!   waits to be repeated, so do the younger ones (FAIR).
 //! - **Output gate**: a caller is answered only when the store has answered, and only while the
 //!   session stands. Nothing is concluded from a failed attempt: the claim is asked about again,
 //!   by its id, or withdrawn (ONCE).
@@ -40,6 +41,9 @@ use crate::{
 /// WAKE: a waiting claim is looked at this often even if the store knows no reason to.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(3);
 
+/// A store that asks for a look at once would be asked without a pause.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(5);
+
 /// A claim's number in its session: the key by which coordinator and session speak of it.
 pub(crate) type Number = u64;
 
@@ -50,7 +54,11 @@ pub(crate) type Answer = Result<Option<FencingToken>, Failure>;
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
     Store(StoreError),
+    /// The session is over, and with it the claim's place.
     Lost(LossReason),
+    /// The session was over before the store had given the claim a place: nothing is lost by asking
+    /// again in another session.
+    NeverPlaced(LossReason),
 }
 
 /// What the store is to be asked next.
@@ -106,8 +114,12 @@ impl Backoff {
 pub(crate) struct Coordinator {
     backoff: Backoff,
     claims: BTreeMap<Number, Entry>,
-    /// Claims for which the store is to be asked: how urgently, when, which.
-    due: BTreeSet<(Urgency, Moment, Number)>,
+    /// Withdraws that are to be sent, and when.
+    withdraws: BTreeSet<(Moment, Number)>,
+    /// Claims that are to be looked at, and when.
+    looks: BTreeSet<(Moment, Number)>,
+    /// Requests that are to be sent, the oldest first, and when.
+    requests: BTreeMap<Number, Moment>,
     /// The claim of the operation on its way to the store.
     on_its_way: Option<Number>,
     /// Claims that are gone, for whoever keeps an index of them.
@@ -119,7 +131,7 @@ struct Entry {
     claim: Arc<Claim>,
     wait: Wait,
     stage: Stage,
-    /// When the store is to be asked next; the entry's key in `due`.
+    /// When the store is to be asked next, as it stands in the coordinator's index of its stage.
     due: Option<Moment>,
     /// Consecutive failed attempts.
     failures: u32,
@@ -142,29 +154,14 @@ enum Stage {
     Leaving,
 }
 
-/// The order in which operations that are due are performed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Urgency {
-    Withdraw,
-    Other,
-}
-
-impl Stage {
-    fn urgency(self) -> Urgency {
-        if self == Stage::Leaving {
-            Urgency::Withdraw
-        } else {
-            Urgency::Other
-        }
-    }
-}
-
 impl Coordinator {
     pub(crate) fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
             claims: BTreeMap::new(),
-            due: BTreeSet::new(),
+            withdraws: BTreeSet::new(),
+            looks: BTreeSet::new(),
+            requests: BTreeMap::new(),
             on_its_way: None,
             gone: Vec::new(),
         }
@@ -243,16 +240,16 @@ impl Coordinator {
         if self.on_its_way.is_some() {
             return Next::Nothing;
         }
-        let first = |urgency| {
-            let from = (urgency, Moment::default(), Number::MIN);
-            self.due
-                .range(from..)
-                .next()
-                .filter(|(found, ..)| *found == urgency)
-        };
-        let due = [first(Urgency::Withdraw), first(Urgency::Other)];
-        let Some(&&(_, _, number)) = due.iter().flatten().find(|(_, at, _)| *at <= now) else {
-            let earliest = due.iter().flatten().map(|(_, at, _)| *at).min();
+        let withdraw = self.withdraws.first().copied();
+        let look = self.looks.first().copied();
+        let request = self
+            .requests
+            .first_key_value()
+            .map(|(number, due)| (*due, *number));
+        // Of requests and looks the one that fell due first: neither can hold up the other.
+        let next = [withdraw, request.into_iter().chain(look).min()];
+        let Some(&(_, number)) = next.iter().flatten().find(|(due, _)| *due <= now) else {
+            let earliest = next.iter().flatten().map(|(due, _)| *due).min();
             return earliest.map_or(Next::Nothing, Next::At);
         };
         self.on_its_way = Some(number);
@@ -312,6 +309,8 @@ impl Coordinator {
     fn withdrawn(&mut self, number: Number, result: Result<Outcome, StoreError>, now: Moment) {
         match result {
             Ok(_) => self.remove(number),
+            // It took effect; how durably does not matter.
+            Err(error) if error.kind() == StoreErrorKind::Unconfirmed => self.remove(number),
             Err(_) => self.again(number, now),
         }
     }
@@ -323,23 +322,31 @@ impl Coordinator {
         entry.failures = 0;
         match outcome {
             Outcome::Granted { token } => self.granted(number, token),
+            Outcome::Waiting { .. } if entry.wait == Wait::Never => {
+                // A store that queues a request which may not wait: taken, and the place given up.
+                tell(entry.caller.take(), Ok(None));
+                self.ask(number, Stage::Leaving, Moment::default());
+            }
             Outcome::Waiting { look_after } => {
-                let hinted = std::mem::take(&mut entry.hinted);
-                let wait = look_after
-                    .unwrap_or(LOOK_AT_LEAST_EVERY)
-                    .min(LOOK_AT_LEAST_EVERY);
-                self.ask(
-                    number,
-                    Stage::Waiting,
-                    if hinted { now } else { now + wait },
-                );
+                let wait = match std::mem::take(&mut entry.hinted) {
+                    true => Duration::ZERO,
+                    false => look_after
+                        .unwrap_or(LOOK_AT_LEAST_EVERY)
+                        .clamp(LOOK_AT_MOST_EVERY, LOOK_AT_LEAST_EVERY),
+                };
+                self.ask(number, Stage::Waiting, now + wait);
             }
             // It may not wait, and the lock is taken.
             Outcome::Absent if entry.wait == Wait::Never => self.dismiss(number, Ok(None)),
             // It never arrived, or was taken out by hand: ask for it again.
-            Outcome::Absent if !requested => self.ask(number, Stage::Requested, now),
-            // The store holds a mark against a claim that this process still wants.
-            Outcome::Absent => self.dismiss(number, Err(Failure::Lost(LossReason::Revoked))),
+            Outcome::Absent if !requested => {
+                self.settle(number, Stage::Requested);
+                self.again(number, now);
+            }
+            Outcome::Absent => {
+                let error = StoreError::refused("the store has the claim down as withdrawn");
+                self.dismiss(number, Err(Failure::Store(error)));
+            }
         }
     }
 
@@ -396,7 +403,7 @@ impl Coordinator {
     /// The store pushed a hint: look (WAKE).
     pub(crate) fn push_changed(&mut self, number: Number, now: Moment) {
         if is_on(Mutant::HintIsGrant) {
-            return self.push_granted(number, FencingToken::from(u64::MAX >> 1));
+            return self.push_granted(number, FencingToken::from_order((1 << 53) - 1));
         }
         if !self.is_pending(number) {
             return;
@@ -421,7 +428,11 @@ impl Coordinator {
     /// The session is over: everybody is told.
     pub(crate) fn lost(self, reason: LossReason) {
         for (_, entry) in self.claims {
-            tell(entry.caller, Err(Failure::Lost(reason)));
+            let failure = match entry.stage {
+                Stage::Requested => Failure::NeverPlaced(reason),
+                _ => Failure::Lost(reason),
+            };
+            tell(entry.caller, Err(failure));
             tell(entry.leaving, Err(reason));
         }
     }
@@ -453,9 +464,20 @@ impl Coordinator {
     /// Puts the claim at this stage, and has the store asked at that time.
     fn ask(&mut self, number: Number, stage: Stage, at: Moment) {
         self.settle(number, stage);
-        if let Some(entry) = self.claims.get_mut(&number) {
-            entry.due = Some(at);
-            self.due.insert((stage.urgency(), at, number));
+        let Some(entry) = self.claims.get_mut(&number) else {
+            return;
+        };
+        entry.due = Some(at);
+        match stage {
+            Stage::Requested => {
+                self.requests.insert(number, at);
+            }
+            Stage::Waiting | Stage::Granted => {
+                self.looks.insert((at, number));
+            }
+            Stage::Leaving => {
+                self.withdraws.insert((at, number));
+            }
         }
     }
 
@@ -465,7 +487,17 @@ impl Coordinator {
             return;
         };
         if let Some(due) = entry.due.take() {
-            self.due.remove(&(entry.stage.urgency(), due, number));
+            match entry.stage {
+                Stage::Requested => {
+                    self.requests.remove(&number);
+                }
+                Stage::Waiting | Stage::Granted => {
+                    self.looks.remove(&(due, number));
+                }
+                Stage::Leaving => {
+                    self.withdraws.remove(&(due, number));
+                }
+            }
         }
         entry.stage = stage;
     }

@@ -257,9 +257,10 @@ fn a_hint_is_looked_into() {
 /// WAKE: it looks when the store says, and at least every few seconds.
 #[test]
 fn a_waiting_claim_is_looked_at_in_time() {
-    let soon = Duration::from_millis(5);
+    let soon = Duration::from_millis(50);
     for (look_after, expected) in [
         (Some(soon), soon),
+        (Some(Duration::ZERO), LOOK_AT_MOST_EVERY),
         (None, LOOK_AT_LEAST_EVERY),
         (Some(Duration::from_secs(3600)), LOOK_AT_LEAST_EVERY),
     ] {
@@ -280,7 +281,35 @@ fn a_claim_that_the_store_does_not_have_is_asked_for_again() {
     let _caller = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Ok(WAITING));
     assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("look", 1));
-    assert_eq!(exchange(&mut gate, LATER, Ok(GRANTED)), ("request", 1));
+    assert!(
+        matches!(gate.next(LATER), Next::At(_)),
+        "not without a pause"
+    );
+    let later = LATER + Duration::from_secs(1);
+    assert_eq!(exchange(&mut gate, later, Ok(GRANTED)), ("request", 1));
+}
+
+/// FAIR: while the oldest request waits to be repeated, no younger one goes before it.
+#[test]
+fn requests_keep_their_order_over_a_failure() {
+    let mut gate = coordinator();
+    let _callers: Vec<Caller> = (1..=2).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
+    exchange(&mut gate, NOW, Err(StoreError::unavailable("loading")));
+    assert!(matches!(gate.next(NOW), Next::At(at) if at > NOW));
+    assert_eq!(exchange(&mut gate, LATER, Ok(WAITING)), ("request", 1));
+    assert_eq!(exchange(&mut gate, LATER, Ok(WAITING)), ("request", 2));
+}
+
+#[test]
+fn a_try_that_the_store_queues_all_the_same_is_taken_and_withdrawn() {
+    let mut gate = coordinator();
+    let mut caller = ask(&mut gate, 1, Wait::Never);
+    exchange(&mut gate, NOW, Ok(WAITING));
+    assert_eq!(caller.token(), Some(None));
+    assert_eq!(
+        exchange(&mut gate, NOW, Ok(Outcome::Absent)),
+        ("withdraw", 1)
+    );
 }
 
 #[test]

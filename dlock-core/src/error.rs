@@ -67,7 +67,7 @@ fn modes(modes: &[Mode]) -> String {
 
 /// A request that took longer than it was allowed to.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("lock {name}: not granted in {mode} after {waited:.1?}; {}", held_by(.holders))]
+#[error("lock {name}: not granted in {mode} after {waited:.1?}; {}{}", held_by(.holders), first_in_line(.next))]
 pub struct TimedOut {
     /// The lock.
     pub name: LockName,
@@ -77,6 +77,15 @@ pub struct TimedOut {
     pub waited: Duration,
     /// Who held the lock when the time was up, as far as the store could say in a moment.
     pub holders: Vec<ClaimSnapshot>,
+    /// Who was first in the queue then, this request left out.
+    pub next: Option<ClaimSnapshot>,
+}
+
+fn first_in_line(next: &Option<ClaimSnapshot>) -> String {
+    let next = next
+        .as_ref()
+        .map(|next| format!("; next is {} in {}", next.owner, next.mode));
+    next.unwrap_or_default()
 }
 
 fn held_by(holders: &[ClaimSnapshot]) -> String {

@@ -54,25 +54,29 @@
 //! #[derive(Debug, Default)]
 //! struct Store {
 //!     tables: HashMap<LockName, LockTable>,
-//!     leases: HashMap<SessionId, Instant>,
+//!     leases: HashMap<SessionId, Lease>,
+//! }
+//!
+//! #[derive(Debug)]
+//! struct Lease {
+//!     lapses: Instant,
+//!     /// The marks of rule 2: they are as old as the session.
 //!     withdrawn: HashSet<ClaimId>,
 //! }
 //!
 //! impl Store {
-//!     fn stands(&self, session: SessionId) -> Result<(), StoreError> {
-//!         match self.leases.get(&session) {
-//!             Some(lapses) if *lapses > Instant::now() => Ok(()),
-//!             _ => Err(StoreError::lapsed()),
-//!         }
+//!     /// The session's lease, if it stands. What lapsed is gone, whoever asks (rule 3).
+//!     fn lease(&mut self, session: SessionId) -> Result<&mut Lease, StoreError> {
+//!         self.leases.retain(|_, lease| lease.lapses > Instant::now());
+//!         self.leases.get_mut(&session).ok_or_else(StoreError::lapsed)
 //!     }
 //!
 //!     /// The lock's table, without what lapsed sessions left in it (rule 3).
 //!     fn table(&mut self, name: &LockName) -> &mut LockTable {
-//!         let now = Instant::now();
-//!         let leases = &self.leases;
+//!         self.leases.retain(|_, lease| lease.lapses > Instant::now());
 //!         let table = self.tables.entry(name.clone()).or_default();
 //!         let sessions: HashSet<SessionId> = table.claims().map(|claim| claim.id.session).collect();
-//!         for gone in sessions.into_iter().filter(|s| leases.get(s).is_none_or(|end| *end <= now)) {
+//!         for gone in sessions.into_iter().filter(|session| !self.leases.contains_key(session)) {
 //!             table.expire(gone, stamp());
 //!         }
 //!         table
@@ -105,7 +109,8 @@
 //!     }
 //!
 //!     async fn open(&self, terms: &SessionTerms, _: Mailbox) -> Result<Opened, StoreError> {
-//!         self.0.lock().unwrap().leases.insert(terms.id, Instant::now() + terms.ttl);
+//!         let lease = Lease { lapses: Instant::now() + terms.ttl, withdrawn: HashSet::new() };
+//!         self.0.lock().unwrap().leases.insert(terms.id, lease);
 //!         let session = ShelfSession { shelf: self.clone(), id: terms.id, ttl: terms.ttl };
 //!         Ok(Opened { session: Arc::new(session), ttl: terms.ttl })
 //!     }
@@ -124,9 +129,10 @@
 //!     }
 //!
 //!     async fn names(&self) -> Result<Vec<LockName>, StoreError> {
-//!         let store = self.0.lock().unwrap();
-//!         let used = store.tables.iter().filter(|(_, table)| !table.is_empty());
-//!         Ok(used.map(|(name, _)| name.clone()).collect())
+//!         let mut store = self.0.lock().unwrap();
+//!         let mut names: Vec<LockName> = store.tables.keys().cloned().collect();
+//!         names.retain(|name| !store.table(name).is_empty());
+//!         Ok(names)
 //!     }
 //! }
 //!
@@ -151,15 +157,14 @@
 //! impl Session for ShelfSession {
 //!     async fn renew(&self) -> Result<Duration, StoreError> {
 //!         let mut store = self.shelf.0.lock().unwrap();
-//!         store.stands(self.id)?;
-//!         store.leases.insert(self.id, Instant::now() + self.ttl);
+//!         store.lease(self.id)?.lapses = Instant::now() + self.ttl;
 //!         Ok(self.ttl)
 //!     }
 //!
 //!     async fn request(&self, claim: &Claim, wait: Wait) -> Result<Outcome, StoreError> {
 //!         let mut store = self.shelf.0.lock().unwrap();
-//!         store.stands(self.id)?; // rule 1
-//!         if store.withdrawn.contains(&claim.id) {
+//!         let lease = store.lease(self.id)?; // rule 1
+//!         if lease.withdrawn.contains(&claim.id) {
 //!             return Ok(Outcome::Absent); // rule 2
 //!         }
 //!         let table = store.table(&claim.name);
@@ -172,14 +177,15 @@
 //!
 //!     async fn status(&self, claim: &Claim) -> Result<Outcome, StoreError> {
 //!         let mut store = self.shelf.0.lock().unwrap();
-//!         store.stands(self.id)?;
+//!         store.lease(self.id)?;
 //!         Ok(outcome(store.table(&claim.name), claim))
 //!     }
 //!
 //!     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
 //!         let mut store = self.shelf.0.lock().unwrap();
+//!         let lease = store.lease(self.id)?;
 //!         if attempts == Attempts::Unanswered {
-//!             store.withdrawn.insert(claim.id); // rule 2
+//!             lease.withdrawn.insert(claim.id); // rule 2
 //!         }
 //!         store.table(&claim.name).withdraw(claim.id, stamp());
 //!         Ok(())
@@ -241,5 +247,5 @@ pub use mode::{COMPATIBLE, Mode, UnknownMode};
 pub use name::{InvalidName, LockName, Namespace};
 pub use request::{Request, TryRequest};
 pub use snapshot::{ClaimSnapshot, LockSnapshot};
-pub use token::{Fence, FencingToken, StaleToken};
+pub use token::{Fence, FencingToken, InvalidToken, StaleToken};
 pub use ttl::Ttl;

@@ -12,10 +12,14 @@ use crate::client::Inner;
 use crate::coordinator::Failure;
 use crate::metrics::{self, Acquired};
 use crate::session::Settled;
-use crate::{Error, Guard, InvalidName, LockLost, LockName, Mode, Moment, TimedOut, Wait};
+use crate::{
+    ClaimId, Error, Guard, InvalidName, LockLost, LockName, LockSnapshot, LossReason, Mode, Moment,
+    Owner, TimedOut, Wait,
+};
 
-/// How long the look at who holds a lock may take, for the error of a request that timed out.
-const LOOK_AT_HOLDERS: Duration = Duration::from_secs(1);
+/// How long the look at who holds a lock may take, for the error of a request that timed out: a tenth
+/// of the time-out, within these bounds.
+const LOOK_AT_HOLDERS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A request for a lock, sent when it is awaited. It waits for its turn: first come, first served
 /// (FAIR).
@@ -23,8 +27,9 @@ const LOOK_AT_HOLDERS: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// Awaiting it fails with [`Error::Timeout`] when a [`timeout`](Request::timeout) was set and has
-/// passed, [`Error::Lost`] when the client's session ended while it waited, and [`Error::Store`] when the
-/// store refused. While the store cannot be reached it keeps trying until the session's lease is over.
+/// passed, [`Error::Lost`] when the client's session ended while it waited in the queue, and
+/// [`Error::Store`] when the store refused, or could not be reached for as long as the session's lease
+/// lasts and then not for another one.
 ///
 /// # Cancel safety
 ///
@@ -53,6 +58,23 @@ pub struct Request<'a> {
 #[must_use = "a request does nothing until it is awaited"]
 pub struct TryRequest<'a>(Request<'a>);
 
+impl TryRequest<'_> {
+    /// As [`Request::mode`].
+    pub fn mode(self, mode: Mode) -> Self {
+        Self(self.0.mode(mode))
+    }
+
+    /// Allows the store this long to answer.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self(self.0.timeout(timeout))
+    }
+
+    /// As [`Request::label`].
+    pub fn label(self, label: impl Into<String>) -> Self {
+        Self(self.0.label(label))
+    }
+}
+
 impl<'a> Request<'a> {
     pub(crate) fn new(
         client: &'a Arc<Inner>,
@@ -75,6 +97,9 @@ impl<'a> Request<'a> {
     }
 
     /// Waits at most this long. Without it, it waits for as long as it takes.
+    ///
+    /// When the time is up, the error says who holds the lock; asking the store for that may take a
+    /// tenth of the time-out more (at least 50 ms, at most 1 s).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -145,14 +170,34 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     async fn settle(&self, label: Option<String>, wait: Wait) -> Result<Option<Guard>, Error> {
-        let opening = self.client.session("open a session", Some(self.name));
-        let session = match self.in_time(opening).await {
-            Some(session) => session?,
-            None => return Err(self.timed_out(Vec::new())),
-        };
         let owner = match label {
             Some(label) => self.client.owner.clone().labelled(label),
             None => self.client.owner.clone(),
+        };
+        let first = self.attempt(owner.clone(), wait).await?;
+        let last = match first {
+            // The session turned out to be over: once more, in another one.
+            Ended::NeverPlaced(reason) if reason != LossReason::Closed => {
+                self.attempt(owner, wait).await?
+            }
+            first => first,
+        };
+        match last {
+            Ended::Granted(guard) => Ok(Some(guard)),
+            Ended::Taken => Ok(None),
+            Ended::NeverPlaced(reason) => Err(Error::Lost(LockLost {
+                name: self.name.clone(),
+                reason,
+            })),
+        }
+    }
+
+    /// Asks in the session that stands now.
+    async fn attempt(&self, owner: Owner, wait: Wait) -> Result<Ended, Error> {
+        let opening = self.client.session("open a session", Some(self.name));
+        let session = match self.in_time(opening).await {
+            Some(session) => session?,
+            None => return Err(self.timed_out(self.waited(), None, None)),
         };
         let mut pending = session.request(self.name, self.mode, owner, wait);
         // Outlives the session's handle only as a part of `pending` and of the guard.
@@ -160,9 +205,12 @@ impl Asked<'_> {
         match self.in_time(pending.settled()).await {
             Some(Settled::Granted(claim, token)) => {
                 let (client, clock) = (self.client.kind(), self.client.clock.clone());
-                Ok(Some(Guard::new(claim, self.mode, token, client, clock)))
+                Ok(Ended::Granted(Guard::new(
+                    claim, self.mode, token, client, clock,
+                )))
             }
-            Some(Settled::Taken) => Ok(None),
+            Some(Settled::Taken) => Ok(Ended::Taken),
+            Some(Settled::Failed(Failure::NeverPlaced(reason))) => Ok(Ended::NeverPlaced(reason)),
             Some(Settled::Failed(Failure::Lost(reason))) => Err(Error::Lost(LockLost {
                 name: self.name.clone(),
                 reason,
@@ -171,8 +219,9 @@ impl Asked<'_> {
                 Err(self.client.failed("acquire", Some(self.name), error))
             }
             None => {
+                let (waited, mine) = (self.waited(), pending.claim_id());
                 drop(pending);
-                Err(self.timed_out(self.holders().await))
+                Err(self.timed_out(waited, mine, self.look().await))
             }
         }
     }
@@ -193,28 +242,40 @@ impl Asked<'_> {
         self.client.clock.now().since(self.started)
     }
 
-    /// Who holds the lock in a mode that conflicts, if the store says so at once.
-    async fn holders(&self) -> Vec<crate::ClaimSnapshot> {
-        let limit = self.client.clock.now() + LOOK_AT_HOLDERS;
-        let look = self.client.inspect(self.name);
-        let snapshot = tokio::select! {
-            snapshot = look => snapshot.ok(),
-            () = self.client.clock.sleep_until(limit) => None,
-        };
-        let holders = snapshot.into_iter().flat_map(|snapshot| snapshot.holders);
-        holders
-            .filter(|holder| !holder.mode.compatible(self.mode))
-            .collect()
+    /// The lock as it is, if the store says so at once.
+    async fn look(&self) -> Option<LockSnapshot> {
+        let (shortest, longest) = LOOK_AT_HOLDERS;
+        let limit = (self.timeout.unwrap_or_default() / 10).clamp(shortest, longest);
+        let until = self.client.clock.now() + limit;
+        tokio::select! {
+            snapshot = self.client.inspect(self.name) => snapshot.ok(),
+            () = self.client.clock.sleep_until(until) => None,
+        }
     }
 
-    fn timed_out(&self, holders: Vec<crate::ClaimSnapshot>) -> Error {
+    fn timed_out(
+        &self,
+        waited: Duration,
+        mine: Option<ClaimId>,
+        seen: Option<LockSnapshot>,
+    ) -> Error {
+        let (holders, waiters) = seen.map_or_else(Default::default, |s| (s.holders, s.waiters));
         Error::Timeout(Box::new(TimedOut {
             name: self.name.clone(),
             mode: self.mode,
-            waited: self.waited(),
+            waited,
             holders,
+            next: waiters.into_iter().find(|waiter| Some(waiter.id) != mine),
         }))
     }
+}
+
+/// What an attempt in one session came to.
+enum Ended {
+    Granted(Guard),
+    Taken,
+    /// The session ended before the store had given the claim a place.
+    NeverPlaced(LossReason),
 }
 
 impl<'a> IntoFuture for Request<'a> {

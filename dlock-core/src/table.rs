@@ -171,7 +171,7 @@ impl LockTable {
             .filter(move |ahead| !ahead.mode.compatible(mode))
     }
 
-    /// Whether a claim behind this one waits for it.
+    /// Whether a claim of another session behind this one waits for it.
     #[must_use]
     pub fn is_contended(&self, id: ClaimId) -> bool {
         let Some(place) = self.claims.iter().position(|entry| entry.id == id) else {
@@ -180,7 +180,7 @@ impl LockTable {
         let mode = self.claims[place].mode;
         self.claims[place + 1..]
             .iter()
-            .any(|behind| !behind.mode.compatible(mode))
+            .any(|behind| behind.id.session != id.session && !behind.mode.compatible(mode))
     }
 
     /// The greatest number given out so far in the lock's order. A store that forgets empty tables

@@ -17,7 +17,7 @@ use crate::Mode;
 /// [How to do distributed locking](https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html)
 /// (Kleppmann, 2016).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct FencingToken(u64);
 
 impl FencingToken {
@@ -63,17 +63,37 @@ impl From<FencingToken> for u64 {
 
 impl From<FencingToken> for i64 {
     fn from(token: FencingToken) -> i64 {
-        // No token reaches 2⁶³: `from_order` refuses it.
+        // No token reaches 2⁶³: neither `from_order` nor `try_from` lets it.
         token.0 as i64
     }
 }
 
-impl From<u64> for FencingToken {
+impl TryFrom<u64> for FencingToken {
+    type Error = InvalidToken;
+
     /// Reads back a number that a resource kept.
-    fn from(number: u64) -> Self {
-        Self(number)
+    fn try_from(number: u64) -> Result<Self, Self::Error> {
+        if number >> 63 == 0 {
+            Ok(Self(number))
+        } else {
+            Err(InvalidToken)
+        }
     }
 }
+
+impl TryFrom<i64> for FencingToken {
+    type Error = InvalidToken;
+
+    /// Reads back a number that a resource kept in a signed column.
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        u64::try_from(number).map(Self).map_err(|_| InvalidToken)
+    }
+}
+
+/// A number that no fencing token has: it is negative, or does not fit in a signed 64-bit number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this number is no fencing token; a token is a number from 0 to 2^63 - 1")]
+pub struct InvalidToken;
 
 /// What a resource keeps to refuse late comers: the greatest token that it has admitted in each mode.
 ///
@@ -166,6 +186,10 @@ mod tests {
         assert!(i64::from(greatest) > 0);
         assert_eq!(greatest.order(), (1 << 53) - 1);
         assert!(std::panic::catch_unwind(|| token(1 << 53)).is_err());
+        assert_eq!(FencingToken::try_from(i64::from(greatest)), Ok(greatest));
+        assert_eq!(FencingToken::try_from(-1i64), Err(InvalidToken));
+        assert_eq!(FencingToken::try_from(1u64 << 63), Err(InvalidToken));
+        assert!(serde_json::from_str::<FencingToken>("18446744073709551615").is_err());
     }
 
     /// FENCE: refused exactly when a conflicting mode with a greater token was admitted.

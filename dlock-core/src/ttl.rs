@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::ConfigError;
 
-/// How long a session's lease lasts in the store without a renewal: 10 ms to 24 h, 10 s unless
+/// How long a session's lease lasts in the store without a renewal: 20 ms to 24 h, 10 s unless
 /// another is chosen.
 ///
 /// A crashed holder's lock is freed after this time (LIVE-A); a holder that cannot reach its store is
@@ -16,7 +16,7 @@ pub struct Ttl(Duration);
 
 impl Ttl {
     /// The shortest that any store can do; [`Capabilities`](crate::Capabilities) has each one's own.
-    pub const MIN: Duration = Duration::from_millis(10);
+    pub const MIN: Duration = Duration::from_millis(20);
     /// The longest.
     pub const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -32,7 +32,7 @@ impl Ttl {
         Err(ConfigError::new(
             "option ttl",
             format!("{time:?} is out of range"),
-            "it is a time from 10ms to 24h",
+            "it is a time from 20ms to 24h",
         ))
     }
 

@@ -27,7 +27,7 @@ use crate::ConfigError;
 /// url.finish()?;
 /// # Ok::<(), dlock_core::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreUrl {
     scheme: String,
     user: Option<String>,
@@ -37,6 +37,21 @@ pub struct StoreUrl {
     options: Vec<(String, String)>,
     /// Every option that was asked for, for the error that lists what is allowed.
     known: BTreeSet<String>,
+}
+
+impl fmt::Debug for StoreUrl {
+    /// Without the options' values: somebody may have put a password there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&str> = self.options.iter().map(|(key, _)| key.as_str()).collect();
+        f.debug_struct("StoreUrl")
+            .field("scheme", &self.scheme)
+            .field("user", &self.user)
+            .field("password", &self.password)
+            .field("hosts", &self.hosts)
+            .field("path", &self.path)
+            .field("options", &options)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One host of a [`StoreUrl`].
@@ -101,8 +116,13 @@ impl StoreUrl {
                 "it holds an '@' behind a '?'; write them as %40 and %3F".into(),
             ));
         }
-        // A password may hold a '/': the user information ends at the last '@'.
         let (login, rest) = match rest.rsplit_once('@') {
+            // It may be a password with a '/' or an '@' behind the host's '/': ask, do not guess.
+            Some((login, _)) if login.contains('/') => {
+                return Err(fault(
+                    "it holds a '/' before an '@'; write it as %2F there".into(),
+                ));
+            }
             Some((login, rest)) => (Some(login), rest),
             None => (None, rest),
         };
@@ -122,7 +142,7 @@ impl StoreUrl {
             user,
             password,
             hosts: parse_hosts(hosts)?,
-            path: decode(path.trim_end_matches('/'), "path")?,
+            path: decode(path.trim_matches('/'), "path")?,
             options: parse_options(query)?,
             known: BTreeSet::new(),
         })
@@ -246,32 +266,33 @@ fn decode(text: &str, part: &str) -> Result<String, ConfigError> {
 }
 
 fn parse_hosts(hosts: &str) -> Result<Vec<Host>, ConfigError> {
+    let hosts = hosts.split(',').filter(|_| !hosts.is_empty());
     hosts
-        .split(',')
-        .filter(|_| !hosts.is_empty())
-        .map(parse_host)
+        .zip(1..)
+        .map(|(host, number)| parse_host(host, number))
         .collect()
 }
 
-fn parse_host(text: &str) -> Result<Host, ConfigError> {
+/// An error names the host by its number alone: what stands there may be a login without its '@'.
+fn parse_host(text: &str, number: usize) -> Result<Host, ConfigError> {
     let fault = |fault: &str| {
-        let fault = format!("{text:?} {fault}");
-        ConfigError::new(
-            "store URL: its host",
-            fault,
-            "a host reads name:port or [IPv6 address]:port",
-        )
+        let what = format!("store URL: host {number}");
+        let remedy =
+            "a host reads name:port or [IPv6 address]:port, and a login before it ends in '@'";
+        ConfigError::new(what, fault, remedy)
     };
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or_else(|| fault("lacks a ']'"))?;
+            let (address, port) = rest
+                .split_once(']')
+                .ok_or_else(|| fault("it lacks a ']'"))?;
             address
                 .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| fault("is no IPv6 address"))?;
+                .map_err(|_| fault("it is no IPv6 address"))?;
             let port = match port.strip_prefix(':') {
                 Some(port) => Some(port),
                 None if port.is_empty() => None,
-                None => return Err(fault("has something other than a port behind its ']'")),
+                None => return Err(fault("something other than a port stands behind its ']'")),
             };
             (address.to_owned(), port)
         }
@@ -281,13 +302,16 @@ fn parse_host(text: &str) -> Result<Host, ConfigError> {
         },
     };
     if name.is_empty() {
-        return Err(fault("has no name"));
+        return Err(fault("it has no name"));
+    }
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(fault("it holds white space"));
     }
     let port = match port {
         None => None,
         Some(port) => match port.parse() {
-            Ok(0) | Err(_) => return Err(fault("has a port that is not a number from 1 to 65535")),
-            Ok(port) => Some(port),
+            Ok(number @ 1..) if port.bytes().all(|digit| digit.is_ascii_digit()) => Some(number),
+            _ => return Err(fault("its port is not a number from 1 to 65535")),
         },
     };
     Ok(Host { name, port })
@@ -317,7 +341,7 @@ mod tests {
 
     #[test]
     fn takes_a_url_apart() {
-        let url = "Redis://us%40er:p%3Aw/@h1,h2:2,[::1]:3/pa%20th/?a=1&b=%26";
+        let url = "Redis://us%40er:p%3Aw%2F@h1,h2:2,[::1]:3//pa%20th/?a=1&b=%26";
         let mut url = StoreUrl::parse(url).unwrap();
         assert_eq!(url.scheme(), "redis");
         assert_eq!(url.user(), Some("us@er"));
@@ -345,6 +369,10 @@ mod tests {
             ("redis://h:0", "1 to 65535"),
             ("redis://h:65536", "1 to 65535"),
             ("redis://[::1", "lacks a ']'"),
+            ("redis://h:+80", "1 to 65535"),
+            ("redis://a b", "white space"),
+            ("redis://h/0@other", "%2F"),
+            ("redis://a,b:x", "host 2"),
             ("redis://[zz]:1", "no IPv6"),
             ("redis://a,,b", "no name"),
             ("redis://h/%zz", "percent-encoded"),
@@ -379,6 +407,11 @@ mod tests {
             "re_dis://u:hunter2@h",
             "redis://u:hunter2?hunter2@h",
             "redis://u:hunter2#hunter2@h",
+            "redis://u:hunter2",
+            "redis://:hunter2",
+            "redis://u:hunter2/h:1",
+            "redis://u:a%40hunter2",
+            "redis://[::1]:hunter2",
         ] {
             let error = StoreUrl::parse(url).unwrap_err();
             assert!(
@@ -387,6 +420,8 @@ mod tests {
             );
         }
         let url = StoreUrl::parse("redis://u:hunter2@h").unwrap();
+        assert!(!format!("{url:?}").contains("hunter2"));
+        let url = StoreUrl::parse("redis://h?password=hunter2").unwrap();
         assert!(!format!("{url:?}").contains("hunter2"));
     }
 }

@@ -239,6 +239,129 @@ impl Names for MemoryLink {
     }
 }
 
+/// Nothing is lost by asking again in another session, so the user need not do it.
+#[tokio::test]
+async fn the_first_request_after_the_store_lost_the_session_opens_another_one() {
+    let world = World::new();
+    let (client, link) = world.client().await;
+    world.store.wipe();
+    client.lock("a").await.unwrap().release().await.unwrap();
+    link.expire_sessions();
+    assert!(client.lock("a").try_now().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_session_that_ended_before_it_was_used_is_not_used() {
+    let world = World::new();
+    let (client, link) = world.client().await;
+    world.clock.advance(TTL);
+    settle().await;
+    link.set(Fault::Held);
+    let begun = tokio::spawn({
+        let client = client.clone();
+        async move { client.lock("a").await }
+    });
+    settle().await;
+    begun.abort();
+    link.clear();
+    link.deliver_held();
+    settle().await;
+    world.clock.advance(TTL * 2);
+    world.pass(TTL).await;
+    assert!(client.lock("a").await.unwrap().is_held());
+}
+
+#[tokio::test]
+async fn close_keeps_to_its_limit_when_nobody_answers() {
+    let world = World::new();
+    let (client, link) = world.client().await;
+    let _guard = client.lock("a").await.unwrap();
+    link.set(Fault::Silent);
+    let closing = tokio::spawn(async move { client.close(Duration::from_millis(300)).await });
+    settle().await;
+    world.pass(Duration::from_millis(500)).await;
+    assert!(closing.is_finished());
+    assert!(closing.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_is_closed_while_it_opens_a_session_grants_nothing() {
+    let world = World::new();
+    let (client, link) = world.client().await;
+    world.clock.advance(TTL);
+    settle().await;
+    link.set(Fault::Held);
+    let asked = tokio::spawn({
+        let client = client.clone();
+        async move { client.lock("a").await }
+    });
+    settle().await;
+    let closing = tokio::spawn({
+        let client = client.clone();
+        async move { client.close(TTL).await }
+    });
+    settle().await;
+    closing.abort();
+    link.clear();
+    link.deliver_held();
+    assert!(matches!(asked.await.unwrap(), Err(Error::Closed)));
+    settle().await;
+    assert_eq!(
+        world.store.operations().closes,
+        2,
+        "the lost session, and the one that opened late"
+    );
+}
+
+#[tokio::test]
+async fn a_time_out_names_holders_that_are_compatible_and_who_is_next() {
+    let world = World::new();
+    let (client, _) = world.client().await;
+    let _reader = client
+        .lock("a")
+        .label("reader")
+        .mode(Mode::ProtectedRead)
+        .await
+        .unwrap();
+    let writer = tokio::spawn({
+        let client = client.clone();
+        async move { client.lock("a").label("writer").await }
+    });
+    settle().await;
+    let blocked = tokio::spawn({
+        let client = client.clone();
+        async move {
+            client
+                .lock("a")
+                .mode(Mode::ProtectedRead)
+                .timeout(TTL / 10)
+                .await
+        }
+    });
+    settle().await;
+    world.pass(TTL / 10).await;
+    let error = blocked.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("(reader) in PR; next is"), "{error}");
+    assert!(error.contains("(writer) in EX"), "{error}");
+    writer.abort();
+}
+
+#[tokio::test]
+async fn a_holder_is_told_that_somebody_else_waits_and_not_of_its_own_process() {
+    let world = World::new();
+    let (client, _) = world.client().await;
+    let (other, _) = world.client().await;
+    let guard = client.lock("a").await.unwrap();
+    let waiters = [client.clone(), other].map(|asker| async move { asker.lock("a").await });
+    let [mine, theirs] = waiters.map(tokio::spawn);
+    settle().await;
+    assert!(guard.is_contended());
+    theirs.abort();
+    settle().await;
+    drop(guard);
+    assert!(!mine.await.unwrap().unwrap().is_contended());
+}
+
 /// CANCEL: the last handle gone, the session ends by itself.
 #[tokio::test]
 async fn a_client_that_is_dropped_ends_its_session_once_its_guards_are_gone() {
@@ -293,6 +416,6 @@ async fn bad_names_and_short_ttls_are_errors_that_say_what_is_allowed() {
         Ttl::new(Duration::from_millis(1))
             .unwrap_err()
             .to_string()
-            .contains("10ms to 24h")
+            .contains("20ms to 24h")
     );
 }

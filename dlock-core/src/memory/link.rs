@@ -11,7 +11,7 @@ use super::session::MemorySession;
 use super::store::MemoryStore;
 use crate::{
     Backend, Capabilities, LockName, LockSnapshot, Mailbox, Mode, Opened, Reach, SessionTerms,
-    StoreError,
+    StoreError, Ttl,
 };
 
 /// One client's way to a [`MemoryStore`], as a backend. Clones share the way and its faults.
@@ -92,7 +92,6 @@ impl MemoryLink {
         operation: impl FnOnce(&MemoryStore) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
         let fault = self.path.state().fault;
-        let clock = self.store.clock();
         match fault {
             None | Some(Fault::LostPushes) => Ok(operation(&self.store)),
             Some(Fault::Unreachable) => Err(StoreError::unavailable(
@@ -103,26 +102,34 @@ impl MemoryLink {
                 operation(&self.store);
                 std::future::pending().await
             }
+            // In these two the client may give the operation up; it arrives all the same (ONCE).
             Some(Fault::Slow(delay)) => {
-                clock.sleep_until(clock.now() + delay).await;
-                let answer = operation(&self.store);
-                clock.sleep_until(clock.now() + delay).await;
-                Ok(answer)
+                let (sender, answer) = oneshot::channel();
+                let store = self.store.clone();
+                tokio::spawn(async move {
+                    let clock = store.clock();
+                    clock.sleep_until(clock.now() + delay).await;
+                    let result = operation(&store);
+                    clock.sleep_until(clock.now() + delay).await;
+                    let _ = sender.send(result);
+                });
+                answer.await.map_err(|_| lost())
             }
             Some(Fault::Held) => {
                 let (sender, answer) = oneshot::channel();
                 let store = self.store.clone();
                 let execute = move || {
-                    // The client may have given it up meanwhile; it arrives all the same (ONCE).
                     let _ = sender.send(operation(&store));
                 };
                 self.path.state().held.push(Box::new(execute));
-                answer
-                    .await
-                    .map_err(|_| StoreError::ambiguous("the operation was lost"))
+                answer.await.map_err(|_| lost())
             }
         }
     }
+}
+
+fn lost() -> StoreError {
+    StoreError::ambiguous("the operation was lost")
 }
 
 impl Path {
@@ -157,7 +164,7 @@ impl Backend for MemoryLink {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             modes: &Mode::ALL,
-            min_ttl: Duration::from_millis(10),
+            min_ttl: Ttl::MIN,
             slack: Duration::from_millis(100),
             reach: Reach::Process,
             durability: "none: the memory of one process".to_owned(),

@@ -75,20 +75,29 @@ impl MemoryStore {
         }
     }
 
-    /// The store of this name in this process: the same for everybody who asks while somebody uses it.
+    /// The store of this name in this process: the same for everybody who asks while somebody uses it,
+    /// and the one that `memory://NAME` connects to.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        static NAMED: Mutex<BTreeMap<String, Weak<Mutex<State>>>> = Mutex::new(BTreeMap::new());
+        Self::named_in(name, Namespace::default())
+    }
+
+    /// The same, in another namespace than the default one.
+    #[must_use]
+    pub fn named_in(name: &str, namespace: Namespace) -> Self {
+        type Names = BTreeMap<(String, Namespace), Weak<Mutex<State>>>;
+        static NAMED: Mutex<Names> = Mutex::new(BTreeMap::new());
+        let key = (name.to_owned(), namespace);
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         named.retain(|_, state| state.strong_count() > 0);
-        if let Some(state) = named.get(name).and_then(Weak::upgrade) {
+        if let Some(state) = named.get(&key).and_then(Weak::upgrade) {
             return Self {
                 clock: Arc::new(SystemClock),
                 state,
             };
         }
         let store = Self::new();
-        named.insert(name.to_owned(), Arc::downgrade(&store.state));
+        named.insert(key, Arc::downgrade(&store.state));
         store
     }
 
@@ -119,10 +128,7 @@ impl MemoryStore {
         }
         match url.hosts() {
             [] => Ok(Self::new()),
-            [Host { name, port: None }] => Ok(Self::named(&format!(
-                "{name}/{}",
-                namespace.unwrap_or_default()
-            ))),
+            [Host { name, port: None }] => Ok(Self::named_in(name, namespace.unwrap_or_default())),
             [Host { port: Some(_), .. }] => fault("a port"),
             _ => fault("several hosts"),
         }
@@ -140,13 +146,14 @@ impl MemoryStore {
         self.with(|state, _| state.operations)
     }
 
-    /// Loses all data, as a server without persistence does when it restarts. Tokens go on rising,
-    /// because they follow the calendar (FENCE).
+    /// Loses all data, as a server without persistence does when it restarts. Tokens go on rising, as
+    /// they would on a server, where the calendar has moved on meanwhile (FENCE).
     pub fn wipe(&self) {
         self.with(|state, _| {
-            let operations = state.operations;
+            let (operations, last) = (state.operations, state.last);
             *state = State {
                 operations,
+                last,
                 ..State::default()
             };
         });
@@ -254,9 +261,10 @@ impl State {
         let token = table.request(claim.id, claim.mode, &claim.owner, stamp);
         self.last = self.last.max(table.last());
         if token.is_none() && !known {
+            // Other sessions' claims that this one waits for: their holders are told.
             let blocking: Vec<ClaimId> = table
                 .blockers(claim.id)
-                .filter(|entry| entry.token.is_some())
+                .filter(|entry| entry.token.is_some() && entry.id.session != claim.id.session)
                 .map(|e| e.id)
                 .collect();
             for holder in blocking {

@@ -6,14 +6,15 @@
 //! news that the deadline has passed.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, debug_span, error, warn};
 
 use super::{Command, Shared, attempt_limit, backoff};
 use crate::coordinator::{Next, Operation};
@@ -214,6 +215,8 @@ impl Driver {
                 };
                 metrics::renewed(self.backend, result.is_ok());
                 match result {
+                    // A store that answers for a dead lease with no time left, as etcd does.
+                    Ok(Duration::ZERO) => self.shared.lease.lapsed(),
                     Ok(ttl) => {
                         self.shared.lease.renewed(counted_from, ttl);
                         self.renewal.failures = 0;
@@ -273,16 +276,15 @@ impl Driver {
     /// The deadline has passed, or the store has ended the session. Everybody is told first; then
     /// one attempt is made to free in the store what is left there, so that others need not wait for
     /// it to lapse.
-    async fn end_lost(self, reason: LossReason) {
+    async fn end_lost(mut self, reason: LossReason) {
         for claim in self.shared.registry.held() {
             warn!(backend = self.backend, lock = %claim.name, mode = %claim.mode, %reason, "lock lost");
         }
         metrics::session_lost(self.backend, reason);
         self.shared.registry.close(reason);
-        if reason != LossReason::Revoked {
-            // If it fails, the store frees it when the lease lapses (LIVE-A).
-            let _ = self.limited().run(self.store.close()).await;
-        }
+        // If it fails, the store frees it when the lease lapses (LIVE-A).
+        let until = self.shared.clock.now();
+        let _ = self.close_store(until).await;
     }
 
     /// The client is being closed: guards that are still held are told, and the store is.
@@ -304,19 +306,26 @@ impl Driver {
     }
 
     /// Ends the session in the store, which frees every claim of it. Tried until it is confirmed, or
-    /// the time is up (ATOM-B).
+    /// the time is up, and at least once (ATOM-B).
     async fn close_store(&mut self, until: Moment) -> Result<(), StoreError> {
+        // What is on its way is given up: it may hold something that the backend needs to close, and
+        // nobody would poll it any more. Copies that still arrive find no lease (ONCE).
+        self.running.clear();
         let clock = self.shared.clock.clone();
         let backoff = backoff(self.shared.lease.ttl());
         for failures in 1.. {
-            match self.limited().run(self.store.close()).await {
+            let mut limited = self.limited();
+            let left = until.since(clock.now());
+            if !left.is_zero() {
+                limited.limit = limited.limit.min(left);
+            }
+            match limited.run(self.store.close()).await {
                 Ok(()) => break,
                 Err(error) if error.kind() == StoreErrorKind::Lapsed => break,
                 Err(error) if clock.now() >= until => return Err(error),
                 Err(_) => {
-                    clock
-                        .sleep_until(until.min(clock.now() + backoff.after(failures)))
-                        .await
+                    let again = clock.now() + backoff.after(failures);
+                    clock.sleep_until(until.min(again)).await;
                 }
             }
         }
@@ -344,7 +353,7 @@ fn renewal_interval(ttl: Duration) -> Duration {
     (ttl / 3).mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
-/// Gives up an attempt that takes too long, by dropping it.
+/// Gives up an attempt that takes too long, by dropping it, and contains one that panics.
 struct Limited {
     clock: Arc<dyn Clock>,
     limit: Duration,
@@ -356,9 +365,14 @@ impl Limited {
         attempt: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let limit = self.limit;
+        // A panic in a backend costs one attempt, not every lock of the client.
+        let attempt = AssertUnwindSafe(attempt).catch_unwind();
         tokio::select! {
             biased;
-            result = attempt => result,
+            result = attempt => result.unwrap_or_else(|_| {
+                error!("the backend panicked");
+                Err(StoreError::ambiguous("the backend panicked"))
+            }),
             () = self.clock.sleep_until(self.clock.now() + limit) => {
                 Err(StoreError::ambiguous(format!("no answer within {limit:?}")))
             }

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 
 use crate::{Clock, LossReason, Moment};
 
-/// How much earlier than the store the client counts a lease as over.
+/// How much earlier than the store the client counts a lease as over: a tenth of the TTL, at most a
+/// second, but a thousandth of a long one, for clocks that run at different speeds all the time.
 fn margin(ttl: Duration) -> Duration {
-    (ttl / 10).min(Duration::from_secs(1))
+    (ttl / 10).min(Duration::from_secs(1)).max(ttl / 1000)
 }
 
 /// The clock is read at least this often while somebody waits for a loss: a runtime's timers may
@@ -70,7 +71,8 @@ impl Lease {
         }
         let mut state = self.state();
         state.ttl = ttl;
-        state.deadline = state.deadline.max(sent + (ttl - margin(ttl)));
+        // Not the later of the two deadlines: the store may have granted less than before.
+        state.deadline = sent + (ttl - margin(ttl));
         state.failing = false;
     }
 
@@ -173,6 +175,15 @@ mod tests {
         clock.advance(Duration::from_secs(7));
         assert_eq!(lease.ended(), Some(LossReason::Expired));
         assert_eq!(lease.remaining(), Duration::ZERO);
+    }
+
+    /// LIVE-B: a store may grant less than it did.
+    #[test]
+    fn a_renewal_for_a_shorter_time_brings_the_deadline_forward() {
+        let (clock, lease) = lease();
+        clock.advance(Duration::from_secs(1));
+        lease.renewed(clock.now(), Duration::from_secs(2));
+        assert_eq!(lease.remaining(), Duration::from_millis(1800));
     }
 
     #[test]

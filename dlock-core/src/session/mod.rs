@@ -89,6 +89,9 @@ impl Session {
                 return Err(StoreError::ambiguous(format!("no answer within {limit:?}")));
             }
         };
+        if opened.ttl.is_zero() {
+            return Err(StoreError::refused("the store granted a lease of no time"));
+        }
         let (commands, received) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             id,
@@ -97,6 +100,10 @@ impl Session {
             registry: Registry::new(backoff(opened.ttl)),
             last_number: AtomicU64::new(0),
         });
+        if shared.lease.ended().is_some() {
+            let slow = "the store took longer to open the session than its lease lasts";
+            return Err(StoreError::unavailable(slow));
+        }
         let driver = Driver::new(
             shared.clone(),
             opened.session,
@@ -229,6 +236,15 @@ pub(crate) enum Settled {
 }
 
 impl Pending {
+    /// The claim that was minted for the request, until it is settled.
+    pub(crate) fn claim_id(&self) -> Option<ClaimId> {
+        let claim = self.claim.as_ref()?;
+        Some(ClaimId {
+            session: claim.session.shared.id,
+            number: claim.number,
+        })
+    }
+
     /// Waits for the answer.
     ///
     /// # Cancel safety
@@ -239,13 +255,16 @@ impl Pending {
         let Some(claim) = self.claim.take() else {
             return Settled::Taken;
         };
-        // Nothing is granted past the deadline, whatever the store said before it (LIVE-B).
-        match (claim.lease().ended(), answer) {
-            (Some(reason), _) => Settled::Failed(Failure::Lost(reason)),
-            (None, Ok(Ok(Some(token)))) => Settled::Granted(claim, token),
-            (None, Ok(Ok(None))) => Settled::Taken,
-            (None, Ok(Err(failure))) => Settled::Failed(failure),
-            (None, Err(_)) => Settled::Failed(Failure::Lost(LossReason::Closed)),
+        match (answer, claim.lease().ended()) {
+            // Nothing is granted past the deadline, whatever the store said before it (LIVE-B).
+            (Ok(Ok(Some(_))), Some(reason)) => Settled::Failed(Failure::Lost(reason)),
+            (Ok(Ok(Some(token))), None) => Settled::Granted(claim, token),
+            (Ok(Ok(None)), _) => Settled::Taken,
+            (Ok(Err(failure)), _) => Settled::Failed(failure),
+            // The session ended before it could take the request.
+            (Err(_), reason) => {
+                Settled::Failed(Failure::NeverPlaced(reason.unwrap_or(LossReason::Closed)))
+            }
         }
     }
 }
