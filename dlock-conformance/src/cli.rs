@@ -1,5 +1,4 @@
-//! The command line, for the suite's own program and for one of your own
-//! ([`main_for`](crate::main_for)).
+//! The command line, for the suite's own program and for one of your own ([`run`](crate::run)).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,13 +42,16 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, id = "where")]
+#[group(skip)]
 struct Store {
     /// The store to start: memory, redis, redis-7 or valkey
-    #[arg(long, group = "where")]
+    #[arg(long, required_unless_present = "url", conflicts_with = "url")]
     backend: Option<String>,
+    /// The version of Redis to start, such as 7.0
+    #[arg(long, value_name = "VERSION", requires = "backend")]
+    redis_version: Option<String>,
     /// A running deployment; cases that would have to break it are ignored
-    #[arg(long, group = "where")]
+    #[arg(long)]
     url: Option<String>,
 }
 
@@ -65,9 +67,6 @@ pub struct RunOptions {
     /// Run all of it this many times in a row
     #[arg(long, default_value_t = 1, value_name = "TIMES")]
     pub repeat: u32,
-    /// The version of Redis to start, such as 7.0
-    #[arg(long, value_name = "VERSION", requires = "backend")]
-    pub redis_version: Option<String>,
 }
 
 /// Runs the suite's own program.
@@ -90,27 +89,41 @@ pub fn main() -> ExitCode {
             block_on(work).map(|()| ExitCode::SUCCESS)
         }
     };
+    ended(done)
+}
+
+fn run_store(store: Store, options: &RunOptions) -> Verdict<ExitCode> {
+    let target = match (store.backend.as_deref(), store.redis_version, store.url) {
+        #[cfg(feature = "redis")]
+        (Some("redis"), Some(version), _) => {
+            Arc::new(stores::RedisServer::redis(&version)) as Arc<dyn Target>
+        }
+        (_, Some(_), _) => return Err(Failure::new("--redis-version needs --backend redis")),
+        (Some(backend), ..) => stores::named(backend)?,
+        (None, _, Some(url)) => stores::at_url(&url)?,
+        (None, _, None) => return Err(Failure::new("give --backend or --url")),
+    };
+    run(target, options)
+}
+
+/// Runs the cases on a target of your own, as the program's whole work: it takes the options of
+/// [`RunOptions`] from the command line, prints what comes of each case, and returns the exit status.
+#[must_use]
+pub fn run_target(target: impl Target) -> ExitCode {
+    #[derive(Debug, Parser)]
+    #[command(about = "Checks every guarantee of dlock against a store")]
+    struct Own {
+        #[command(flatten)]
+        options: RunOptions,
+    }
+    ended(run(Arc::new(target), &Own::parse().options))
+}
+
+fn ended(done: Verdict<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|failure| {
         eprintln!("dlock-conformance: {failure}");
         ExitCode::FAILURE
     })
-}
-
-fn run_store(store: Store, options: &RunOptions) -> Verdict<ExitCode> {
-    let target = match (store.backend.as_deref(), store.url) {
-        #[cfg(feature = "redis")]
-        (Some("redis"), _) if options.redis_version.is_some() => {
-            let version = options.redis_version.as_deref().unwrap_or_default();
-            Arc::new(stores::RedisServer::redis(version)) as Arc<dyn Target>
-        }
-        (Some(_), _) if options.redis_version.is_some() => {
-            return Err(Failure::new("--redis-version needs --backend redis"));
-        }
-        (Some(backend), _) => stores::named(backend)?,
-        (None, Some(url)) => stores::at_url(&url)?,
-        (None, None) => return Err(Failure::new("give --backend or --url")),
-    };
-    run(target, options)
 }
 
 /// Runs the cases on a target, prints what comes of them, and ends what the target has started.

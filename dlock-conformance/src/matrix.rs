@@ -80,7 +80,7 @@ fn modes(modes: &[Mode]) -> String {
 fn time(time: Duration) -> String {
     if time.subsec_millis() == 0 {
         format!("{} s", time.as_secs())
-    } else if time.as_millis() % 100 == 0 {
+    } else if time.as_millis().is_multiple_of(100) {
         format!("{:.1} s", time.as_secs_f64())
     } else {
         format!("{} ms", time.as_millis())

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use dlock_conformance::case::{Case, cases};
-use dlock_conformance::runner::{Outcome, ignored, run_one};
+use dlock_conformance::runner::{Outcome, run_one};
 use dlock_conformance::target::Target;
 use dlock_conformance::{cli, stores, worker};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(worker::ARGUMENT) {
@@ -49,19 +49,13 @@ fn main() -> ExitCode {
 }
 
 fn trial(name: &str, target: &Arc<dyn Target>, case: &Case) -> Trial {
-    let reason = ignored(target.as_ref(), case);
     let title = format!("{name}::{}", case.name());
     let (target, case) = (Arc::clone(target), case.clone());
-    let run = move || match run_one(&target, &case).outcome {
-        Outcome::Passed => Ok(()),
+    Trial::ignorable_test(title, move || match run_one(&target, &case).outcome {
+        Outcome::Passed => Ok(Completion::Completed),
         Outcome::Failed { failure, history } => {
             Err(Failed::from(format!("{failure}\n\nhistory:\n{history}")))
         }
-        Outcome::Ignored(reason) => Err(Failed::from(format!("not run: {reason}"))),
-    };
-    let trial = Trial::test(title, run).with_ignored_flag(reason.is_some());
-    match reason {
-        Some(reason) => trial.with_kind(format!("ignored: {reason}")),
-        None => trial,
-    }
+        Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+    })
 }

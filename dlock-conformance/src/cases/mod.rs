@@ -2,6 +2,7 @@
 
 mod cancel;
 mod cancel_points;
+mod chaos;
 mod close;
 mod costs;
 mod costs_growth;
@@ -27,6 +28,7 @@ use crate::case::Case;
 pub(crate) fn all() -> Vec<Case> {
     let files = [
         modes::cases,
+        chaos::cases,
         names::cases,
         fair::cases,
         fair_queue::cases,
@@ -48,4 +50,49 @@ pub(crate) fn all() -> Vec<Case> {
         costs_growth::cases,
     ];
     files.iter().flat_map(|cases| cases()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    /// The ids of the contract's rules, and its table of costs.
+    const RULES: [&str; 11] = [
+        "LIVE-A",
+        "LIVE-B",
+        "ATOM-A",
+        "ATOM-B",
+        "FAIR",
+        "FENCE",
+        "CANCEL",
+        "WAKE",
+        "ONCE",
+        "HONEST",
+        "COMMITTED",
+    ];
+
+    #[test]
+    fn every_case_names_a_rule_and_every_rule_has_a_case() {
+        let cases = super::all();
+        let names: HashSet<&str> = cases.iter().map(|case| case.name()).collect();
+        assert_eq!(names.len(), cases.len(), "two cases have one name");
+        let rule = |name: &str| name.split('/').next().map(str::to_owned);
+        for name in &names {
+            let rule = rule(name).unwrap();
+            assert!(rule == "COSTS" || RULES.contains(&&*rule), "{name}");
+        }
+        for id in RULES {
+            assert!(
+                names.iter().any(|name| rule(name).as_deref() == Some(id)),
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_ordered_pair_of_modes_is_a_case() {
+        let cases = super::all();
+        let pairs = cases.iter().filter(|case| case.name().contains("-beside-"));
+        assert_eq!(pairs.count(), 36);
+    }
 }
