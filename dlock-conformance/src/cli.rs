@@ -26,6 +26,9 @@ enum Command {
     Run {
         #[command(flatten)]
         store: Store,
+        /// The version of Redis to start, such as 7.0
+        #[arg(long, value_name = "VERSION", conflicts_with = "url")]
+        redis_version: Option<String>,
         #[command(flatten)]
         options: RunOptions,
     },
@@ -35,21 +38,15 @@ enum Command {
     Matrix,
     /// Take a lock and obey orders on standard input: what the cases about crashes start and kill
     #[command(hide = true)]
-    Worker {
-        #[arg(long)]
-        url: String,
-    },
+    Worker,
 }
 
 #[derive(Debug, Args)]
-#[group(skip)]
+#[group(required = true, multiple = false)]
 struct Store {
     /// The store to start: memory, redis, redis-7 or valkey
-    #[arg(long, required_unless_present = "url", conflicts_with = "url")]
+    #[arg(long)]
     backend: Option<String>,
-    /// The version of Redis to start, such as 7.0
-    #[arg(long, value_name = "VERSION", requires = "backend")]
-    redis_version: Option<String>,
     /// A running deployment; cases that would have to break it are ignored
     #[arg(long)]
     url: Option<String>,
@@ -73,7 +70,11 @@ pub struct RunOptions {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run { store, options } => run_store(store, &options),
+        Command::Run {
+            store,
+            redis_version,
+            options,
+        } => store_of(store, redis_version).and_then(|target| run(target, &options)),
         Command::List => {
             for case in cases() {
                 println!("{}\n    {}", case.name(), case.what());
@@ -84,26 +85,26 @@ pub fn main() -> ExitCode {
             print!("{}", matrix::markdown(&rows));
             ExitCode::SUCCESS
         }),
-        Command::Worker { url } => {
-            let work = async { worker::run(stores::backend_at(&url).await?).await };
+        Command::Worker => {
+            let work = async {
+                let url = std::env::var(worker::URL).because(worker::URL)?;
+                worker::run(stores::backend_at(&url).await?).await
+            };
             block_on(work).map(|()| ExitCode::SUCCESS)
         }
     };
     ended(done)
 }
 
-fn run_store(store: Store, options: &RunOptions) -> Verdict<ExitCode> {
-    let target = match (store.backend.as_deref(), store.redis_version, store.url) {
+fn store_of(store: Store, redis_version: Option<String>) -> Verdict<Arc<dyn Target>> {
+    match (store.backend.as_deref(), redis_version, store.url) {
         #[cfg(feature = "redis")]
-        (Some("redis"), Some(version), _) => {
-            Arc::new(stores::RedisServer::redis(&version)) as Arc<dyn Target>
-        }
-        (_, Some(_), _) => return Err(Failure::new("--redis-version needs --backend redis")),
-        (Some(backend), ..) => stores::named(backend)?,
-        (None, _, Some(url)) => stores::at_url(&url)?,
-        (None, _, None) => return Err(Failure::new("give --backend or --url")),
-    };
-    run(target, options)
+        (Some("redis"), Some(version), _) => Ok(Arc::new(stores::RedisServer::redis(&version))),
+        (_, Some(_), _) => Err(Failure::new("--redis-version needs --backend redis")),
+        (Some(backend), ..) => Ok(stores::named(backend)?),
+        (None, _, Some(url)) => Ok(stores::at_url(&url)?),
+        (None, _, None) => Err(Failure::new("give --backend or --url")),
+    }
 }
 
 /// Runs the cases on a target of your own, as the program's whole work: it takes the options of

@@ -21,7 +21,7 @@ impl Failure {
 // No `std::error::Error` for it: with that, the conversion from every error could not exist.
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self(format!("an error that should not be: {error}"))
+        Self(error.to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dlock_core::{Capabilities, Mode, Reach};
 
-use crate::target::Target;
+use crate::target::{Need, Target};
 use crate::{Verdict, stores};
 
 /// One backend's column.
@@ -16,6 +16,8 @@ pub struct Row {
     pub name: String,
     /// What its backend says of itself.
     pub capabilities: Capabilities,
+    /// What the suite cannot show there, and why.
+    pub lacks: Vec<String>,
 }
 
 /// Asks every store that the suite can start, one after the other.
@@ -38,6 +40,10 @@ async fn ask(target: &dyn Target) -> Verdict<Row> {
     Ok(Row {
         name: target.name().to_owned(),
         capabilities: target.link().await?.backend.capabilities(),
+        lacks: Need::ALL
+            .into_iter()
+            .filter_map(|need| target.lacks(need))
+            .collect(),
     })
 }
 
@@ -65,6 +71,10 @@ pub fn markdown(rows: &[Row]) -> String {
     line("smallest TTL", &|row| time(row.capabilities.min_ttl));
     line("a crashed holder's lock is free within", &|row| {
         format!("TTL + {}", time(row.capabilities.slack))
+    });
+    line("the suite cannot show there", &|row| match &row.lacks[..] {
+        [] => "—".to_owned(),
+        lacks => lacks.join("; "),
     });
     text
 }

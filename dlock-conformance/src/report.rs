@@ -76,7 +76,10 @@ fn line(finished: &Finished) -> String {
     let Finished { case, took, .. } = finished;
     match &finished.outcome {
         Outcome::Passed => format!("ok      {:>6.2} s  {case}", took.as_secs_f64()),
-        Outcome::Failed { .. } => format!("FAILED  {:>6.2} s  {case}", took.as_secs_f64()),
+        Outcome::Failed { failure, .. } => {
+            let first = failure.lines().next().unwrap_or_default();
+            format!("FAILED  {:>6.2} s  {case}: {first}", took.as_secs_f64())
+        }
         Outcome::Ignored(reason) => format!("ignored           {case} ({reason})"),
     }
 }

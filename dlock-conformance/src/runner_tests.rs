@@ -60,13 +60,7 @@ fn what_a_target_lacks_is_ignored_and_not_passed() {
         }
     }
     let bare: Arc<dyn Target> = Arc::new(Bare);
-    for need in [
-        Need::Processes,
-        Need::Wipe,
-        Need::Meter,
-        Need::Steps,
-        Need::Unconfirmable,
-    ] {
+    for need in Need::ALL {
         let case = Case::new("FAIR/needs", "", |_| async { Ok(()) }).needs(need);
         let Outcome::Ignored(reason) = run_one(&bare, &case).outcome else {
             panic!("it was not ignored");

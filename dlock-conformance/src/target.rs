@@ -102,6 +102,17 @@ pub enum Need {
     Unconfirmable,
 }
 
+impl Need {
+    /// All of them.
+    pub const ALL: [Need; 5] = [
+        Need::Processes,
+        Need::Wipe,
+        Need::Meter,
+        Need::Steps,
+        Need::Unconfirmable,
+    ];
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -23,6 +23,9 @@ use crate::{Context, Failure, Verdict};
 /// The first argument by which the suite's own programs know that they are a worker.
 pub const ARGUMENT: &str = "worker";
 
+/// The environment variable that tells the suite's own worker where the store is.
+pub const URL: &str = "DLOCK_CONFORMANCE_URL";
+
 /// Runs the worker with this backend until its input ends. A target of your own starts a program
 /// that calls it: see [`Target::worker`](crate::target::Target::worker).
 ///

@@ -1,5 +1,6 @@
 //! The contract's table of costs: what must not grow.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use dlock_core::{Guard, Mode};
@@ -10,7 +11,7 @@ use super::costs::Reading;
 use super::fair::waiting;
 use crate::actor::Actor;
 use crate::case::{Case, Pace};
-use crate::scene::{LONG, PROMPT, Scene};
+use crate::scene::{LIMIT, LONG, PROMPT, Scene, within};
 use crate::target::Need;
 use crate::{Failure, Verdict, ensure};
 
@@ -57,6 +58,8 @@ async fn heartbeat(scene: Scene) -> Verdict {
     }
     heartbeats(&scene, &client, held.len()).await?;
     ensure!(held.iter().all(Guard::is_held), "a lock was lost meanwhile");
+    // Not left to lapse: the store would be at work on a thousand claims while others count.
+    within(LIMIT, "close", client.client().close(LIMIT)).await??;
     Ok(())
 }
 
@@ -73,9 +76,9 @@ async fn heartbeats(scene: &Scene, client: &Actor, locks: usize) -> Verdict {
         "store",
         format!("{count} heartbeats with {locks} locks in {thirds:.2} thirds of the TTL"),
     );
-    // A renewal comes up to a tenth early, so that clients spread; and where the window begins and
-    // ends makes a difference of one.
-    let most = (thirds * 1.12 + 1.0) * meter.prices().heartbeat as f64;
+    // A renewal comes up to a tenth early, so that clients spread; where the window begins and ends
+    // makes a difference of one; and a backend may tidy up now and then.
+    let most = (thirds * 1.12 + 2.0) * meter.prices().heartbeat as f64;
     ensure!(
         count >= 2 && count as f64 <= most,
         "{count} heartbeats with {locks} locks in {thirds:.2} thirds of the TTL"
@@ -97,27 +100,33 @@ async fn work(scene: Scene) -> Verdict {
     Ok(())
 }
 
-/// The steps inside the store for one release that hands the lock over.
+/// The steps inside the store for one release that hands the lock over: the fewest of three, because
+/// the store may do something else meanwhile.
 async fn hand_over(scene: &Scene, waiters: usize) -> Verdict<u64> {
+    const TIMES: usize = 3;
     let lock = scene.lock(&format!("work{waiters}"));
     let holder = scene.client("holder").await?;
-    let held = holder.lock(&lock, Mode::Exclusive).await?;
+    let mut held = holder.lock(&lock, Mode::Exclusive).await?;
     let link = scene.link().await?;
-    let mut asking = Vec::new();
-    for number in 0..waiters {
-        let client = scene
-            .client_over(&format!("w{number}"), LONG, link.clone())
-            .await?;
-        asking.push(client.ask(&lock, Mode::Exclusive));
+    let mut queue = VecDeque::new();
+    for number in 0..waiters + TIMES - 1 {
+        let who = format!("w{number}");
+        let client = scene.client_over(&who, LONG, link.clone()).await?;
+        queue.push_back(client.ask(&lock, Mode::Exclusive));
         waiting(scene, &holder, &lock, number + 1).await?;
     }
+    let mut fewest = u64::MAX;
     let mut reading = Reading::begin(scene).await?;
+    for _ in 0..TIMES {
+        let Some(next) = queue.pop_front() else { break };
+        held.release().await?;
+        held = next.granted(PROMPT).await?;
+        let steps = reading.quiet().await?.steps;
+        let steps = steps.ok_or_else(|| Failure::new("the store does not count its steps"))?;
+        fewest = fewest.min(steps);
+    }
+    drop(queue);
     held.release().await?;
-    let next = asking.remove(0).granted(PROMPT).await?;
-    let done = reading.quiet().await?;
-    let last = asking.pop();
-    drop((asking, last));
-    next.release().await?;
-    done.steps
-        .ok_or_else(|| Failure::new("the store does not count its steps"))
+    scene.until_free(holder.client(), &lock, LIMIT).await?;
+    Ok(fewest)
 }

@@ -57,7 +57,11 @@ pub fn at_url(url: &str) -> Result<Arc<dyn Target>, ConfigError> {
     #[cfg(not(feature = "redis"))]
     Err(ConfigError::new(
         "store URL",
-        format!("nothing is compiled in that could open {url:?}"),
+        // It may hold a password: none of it is repeated.
+        format!(
+            "of {} bytes: nothing is compiled in that could open it",
+            url.len()
+        ),
         "build with the feature of its store, such as redis",
     ))
 }
@@ -71,5 +75,8 @@ pub async fn backend_at(url: &str) -> Verdict<Arc<dyn Backend>> {
     #[cfg(feature = "redis")]
     return redis::connect(url).await;
     #[cfg(not(feature = "redis"))]
-    Err(crate::Failure::new(format!("nothing could open {url:?}")))
+    Err(crate::Failure::new(format!(
+        "nothing is compiled in that could open the store URL of {} bytes",
+        url.len()
+    )))
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlock_core::url::StoreUrl;
+use dlock_core::url::{Secret, StoreUrl};
 use dlock_core::{Backend, ConfigError, async_trait};
 use dlock_redis::{Redis, RedisOptions};
 use testcontainers::core::{IntoContainerPort, WaitFor};
@@ -141,9 +141,10 @@ async fn proxied(address: &str, url: impl FnOnce(&str) -> String) -> Verdict<Lin
     })
 }
 
+/// This program, as a worker. The URL may hold a password, and arguments are for everybody to see.
 fn worker_at(url: &str) -> Verdict<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([worker::ARGUMENT, "--url", url]);
+    command.arg(worker::ARGUMENT).env(worker::URL, url);
     Ok(command)
 }
 
@@ -252,7 +253,7 @@ impl Meter for RedisServer {
 /// A deployment at a URL, which other people use too: nothing of it is broken.
 #[derive(Clone, Debug)]
 pub struct Deployment {
-    url: String,
+    url: Secret,
     /// The part of the URL that says where it is, when that is one host without TLS.
     address: Option<String>,
 }
@@ -272,7 +273,7 @@ impl Deployment {
         parsed.finish()?;
         Ok(Self {
             address: (plain && one_host).then(|| hosts_of(url).to_owned()),
-            url: url.to_owned(),
+            url: Secret::new(url),
         })
     }
 }
@@ -293,7 +294,7 @@ impl Target for Deployment {
 
     async fn link(&self) -> Verdict<Link> {
         let Some(hosts) = &self.address else {
-            let backend = connect(&self.url).await?;
+            let backend = connect(self.url.reveal()).await?;
             return Ok(Link {
                 backend,
                 path: None,
@@ -306,8 +307,9 @@ impl Target for Deployment {
             format!("{hosts}:{PORT}")
         };
         // The last one: a password may hold the same text.
-        let place = self.url.rfind(hosts).unwrap_or_default();
-        let (before, after) = (&self.url[..place], &self.url[place + hosts.len()..]);
+        let url = self.url.reveal();
+        let place = url.rfind(hosts).unwrap_or_default();
+        let (before, after) = (&url[..place], &url[place + hosts.len()..]);
         proxied(&address, |proxy| format!("{before}{proxy}{after}")).await
     }
 
@@ -323,7 +325,7 @@ impl Target for Deployment {
     }
 
     fn worker(&self) -> Verdict<Command> {
-        worker_at(&self.url)
+        worker_at(self.url.reveal())
     }
 }
 
@@ -343,5 +345,7 @@ mod tests {
         }
         assert!(Deployment::new("redis://h?tll=1").is_err());
         assert_eq!(Deployment::new("rediss://h").unwrap().address, None);
+        let deployment = Deployment::new("redis://:hunter2@h").unwrap();
+        assert!(!format!("{deployment:?}").contains("hunter2"));
     }
 }
