@@ -2,12 +2,13 @@
 //!
 //! The order of tokens is also checked after every other case, over its whole history.
 
+use dlock_core::memory::MemoryStore;
 use dlock_core::{Fence, LossReason, Mode};
 
 use crate::case::{Case, Pace};
 use crate::history::compatible;
 use crate::scene::{LIMIT, LONG, SHORT, Scene, within};
-use crate::target::Need;
+use crate::target::{Link, Need};
 use crate::{Context, Failure, Verdict, ensure};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -29,6 +30,14 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .needs(Need::Wipe)
         .pace(Pace::Alone),
+        // Only with a store on this machine: a deployment's clock may differ by more than the
+        // moment that passes here between one store and the next.
+        Case::new(
+            "FENCE/another-kind-of-store",
+            "Tokens of one name go on rising when it moves to another kind of store, and back",
+            another_store,
+        )
+        .needs(Need::Wipe),
     ]
 }
 
@@ -153,4 +162,23 @@ async fn lost_data(scene: Scene) -> Verdict {
             Err(_) => tried += 1,
         }
     }
+}
+
+async fn another_store(scene: Scene) -> Verdict {
+    let lock = scene.lock("moves");
+    let here = scene.client("here").await?;
+    let there = Link::new(MemoryStore::new().link());
+    let there = scene.client_over("there", LONG, there).await?;
+    let mut last = 0;
+    for client in [&here, &there, &here, &there, &here] {
+        let held = client.lock(&lock, Mode::Exclusive).await?;
+        let token = held.token()?.get();
+        ensure!(
+            token > last,
+            "token {token} after {last} from the other store"
+        );
+        last = token;
+        held.release().await?;
+    }
+    Ok(())
 }
