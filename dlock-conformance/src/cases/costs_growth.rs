@@ -7,7 +7,6 @@ use dlock_core::{Guard, Mode};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::costs::Reading;
 use super::fair::waiting;
 use crate::actor::Actor;
 use crate::case::{Case, Pace};
@@ -100,10 +99,10 @@ async fn work(scene: Scene) -> Verdict {
     Ok(())
 }
 
-/// The steps inside the store for one release that hands the lock over: the fewest of three, because
-/// the store may do something else meanwhile.
+/// The steps inside the store for one release that hands the lock over: the fewest of several,
+/// because waiters look by themselves now and then, and the store may do something else meanwhile.
 async fn hand_over(scene: &Scene, waiters: usize) -> Verdict<u64> {
-    const TIMES: usize = 3;
+    const TIMES: usize = 5;
     let lock = scene.lock(&format!("work{waiters}"));
     let holder = scene.client("holder").await?;
     let mut held = holder.lock(&lock, Mode::Exclusive).await?;
@@ -115,13 +114,14 @@ async fn hand_over(scene: &Scene, waiters: usize) -> Verdict<u64> {
         queue.push_back(client.ask(&lock, Mode::Exclusive));
         waiting(scene, &holder, &lock, number + 1).await?;
     }
+    let meter = scene.target().meter()?;
     let mut fewest = u64::MAX;
-    let mut reading = Reading::begin(scene).await?;
     for _ in 0..TIMES {
         let Some(next) = queue.pop_front() else { break };
+        let before = meter.read().await?;
         held.release().await?;
         held = next.granted(PROMPT).await?;
-        let steps = reading.quiet().await?.steps;
+        let steps = (meter.read().await? - before).steps;
         let steps = steps.ok_or_else(|| Failure::new("the store does not count its steps"))?;
         fewest = fewest.min(steps);
     }
