@@ -15,6 +15,7 @@ use std::time::Duration;
 use dlock_core::table::{LockTable, Stamp};
 use dlock_core::{Attempts, Backend, Claim, ClaimId, FencingToken, Mode, Outcome, Push, Wait};
 use dlock_redis::Redis;
+use futures_util::FutureExt;
 use support::{Client, IMAGES, Raw, Server};
 
 const TTL: Duration = Duration::from_secs(600);
@@ -34,6 +35,7 @@ struct History {
     stamp: Stamp,
     /// The pushes that must have come, and those that may have.
     granted: HashSet<ClaimId>,
+    perhaps_granted: HashSet<ClaimId>,
     contended: HashSet<ClaimId>,
     tokens: HashMap<ClaimId, FencingToken>,
     newest: HashMap<&'static str, [u64; 6]>,
@@ -61,6 +63,7 @@ impl History {
                 millis: 0,
             },
             granted: HashSet::new(),
+            perhaps_granted: HashSet::new(),
             contended: HashSet::new(),
             tokens: HashMap::new(),
             newest: HashMap::new(),
@@ -159,7 +162,7 @@ impl History {
         }
     }
 
-    /// A session lapses. Whoever waits finds out by a look of its own; nobody else frees anything.
+    /// A session lapses. Nobody frees anything until somebody looks or leaves.
     async fn expire(&mut self) {
         let by = self.random.usize(0..self.clients.len());
         let lapsed = self.clients[by].id;
@@ -171,9 +174,30 @@ impl History {
         }
         self.clients[by] = Client::open(&self.backend, TTL).await;
         self.claims.retain(|(_, claim)| claim.id.session != lapsed);
-        for (by, claim) in self.claims.clone() {
-            let outcome = self.clients[by].session().status(&claim).await.unwrap();
-            self.check_outcome(&claim, outcome);
+        for name in NAMES {
+            let claims: Vec<(usize, Claim)> = (self.claims.iter())
+                .filter(|(_, claim)| claim.name.as_str() == name)
+                .cloned()
+                .collect();
+            let there = claims
+                .iter()
+                .find(|(_, claim)| self.tables[name].get(claim.id).is_some());
+            // Somebody who leaves finds out, or whoever waits.
+            if let Some((by, claim)) = there
+                && self.random.bool()
+            {
+                // Whom the lapse alone would have granted leaves before anybody looks, unless the new
+                // session's sweep was quicker.
+                if !self.tokens.contains_key(&claim.id) && self.granted.remove(&claim.id) {
+                    self.perhaps_granted.insert(claim.id);
+                }
+                self.withdraw(*by, claim, Attempts::Unanswered).await;
+                continue;
+            }
+            for (by, claim) in claims {
+                let outcome = self.clients[by].session().status(&claim).await.unwrap();
+                self.check_outcome(&claim, outcome);
+            }
         }
     }
 
@@ -254,36 +278,41 @@ impl History {
 
     /// All pushes that the steps called for have come, and no others.
     async fn check_pushes(&mut self) {
-        let living: HashSet<_> = self.clients.iter().map(|client| client.id).collect();
         for place in 0..self.clients.len() {
-            let mine = |claims: &HashSet<ClaimId>, id| -> HashSet<ClaimId> {
-                claims
-                    .iter()
-                    .copied()
-                    .filter(|claim| claim.session == id)
-                    .collect()
-            };
             let id = self.clients[place].id;
-            let granted = mine(&self.granted, id);
-            let contended = mine(&self.contended, id);
+            let mine = |claims: &HashSet<ClaimId>| -> HashSet<ClaimId> {
+                let mine = claims.iter().filter(|claim| claim.session == id);
+                mine.copied().collect()
+            };
+            let (granted, contended) = (mine(&self.granted), mine(&self.contended));
             while !(granted.is_subset(&self.pushed) && contended.is_subset(&self.warned)) {
-                match self.clients[place].push().await {
-                    Push::Granted(claim, token) => {
-                        assert!(granted.contains(&claim), "nobody else granted {claim}");
-                        if let Some(known) = self.tokens.get(&claim) {
-                            assert_eq!(token, *known);
-                        }
-                        self.pushed.insert(claim);
-                    }
-                    Push::Contended(claim) => {
-                        assert!(contended.contains(&claim), "nobody else waits for {claim}");
-                        self.warned.insert(claim);
-                    }
-                    other => panic!("{other:?}"),
-                }
+                let push = self.clients[place].push().await;
+                self.accept(push);
+            }
+            while let Some(Some(push)) = self.clients[place].inbox.next().now_or_never() {
+                self.accept(push);
             }
         }
-        self.pushed.retain(|claim| living.contains(&claim.session));
+    }
+
+    fn accept(&mut self, push: Push) {
+        let perhaps = &self.perhaps_granted;
+        match push {
+            Push::Granted(claim, token) => {
+                let known = self.granted.contains(&claim) || perhaps.contains(&claim);
+                assert!(known, "nobody granted {claim}");
+                if let Some(known) = self.tokens.get(&claim) {
+                    assert_eq!(token, *known);
+                }
+                self.pushed.insert(claim);
+            }
+            Push::Contended(claim) => {
+                let known = self.contended.contains(&claim) || perhaps.contains(&claim);
+                assert!(known, "nobody else waits for {claim}");
+                self.warned.insert(claim);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

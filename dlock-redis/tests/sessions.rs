@@ -127,7 +127,6 @@ async fn a_late_request_makes_no_lease_for_a_session_that_is_over() {
         let outcome = client.session().request(claim, Wait::InTurn).await.unwrap();
         assert_eq!(outcome, Outcome::Absent);
     }
-    client.session().renew().await.unwrap();
     client.session().close().await.unwrap();
     for claim in &claims {
         let fault = client
@@ -233,6 +232,19 @@ async fn what_crashed_sessions_left_is_swept_up() {
             [],
             "a lapsed lease counts as absent"
         );
+        let claim = crashed.claim("lock-0", Mode::Null);
+        assert!(backend.inspect(&claim.name).await.unwrap().is_free());
+        for fault in [
+            crashed
+                .session()
+                .request(&claim, Wait::InTurn)
+                .await
+                .unwrap_err(),
+            crashed.session().status(&claim).await.unwrap_err(),
+            crashed.session().renew().await.unwrap_err(),
+        ] {
+            assert_eq!(fault.kind(), StoreErrorKind::Lapsed);
+        }
         until("all is swept up", async || {
             client.session().renew().await.unwrap();
             let left: i64 = raw
@@ -368,13 +380,15 @@ async fn a_dropped_attempt_holds_nobody_up_and_is_never_granted() {
     let mut client = Client::open(&backend, LONG).await;
     let claim = client.claim("n", Mode::Exclusive);
     let mut raw = server.raw().await;
-    let connections = async |raw: &mut support::Raw| -> usize {
+    let connections = async |raw: &mut support::Raw| -> Vec<String> {
         let list: String = raw.run(&["CLIENT", "LIST", "TYPE", "normal"]).await;
-        list.lines()
-            .filter(|line| line.contains("lib-name=dlock"))
-            .count()
+        let ours = list.lines().filter(|line| line.contains("lib-name=dlock"));
+        ours.filter_map(|line| line.split(' ').next())
+            .map(str::to_owned)
+            .collect()
     };
-    assert_eq!(connections(&mut raw).await, 1);
+    let before = connections(&mut raw).await;
+    assert_eq!(before.len(), 1);
     // Nothing is answered, and the request waits in the connection.
     server.pause().await;
     let request = client.session().request(&claim, Wait::InTurn);
@@ -389,9 +403,13 @@ async fn a_dropped_attempt_holds_nobody_up_and_is_never_granted() {
         .withdraw(&claim, Attempts::Unanswered)
         .await
         .unwrap();
-    until("the abandoned connection is closed", async || {
-        connections(&mut raw).await == 1
-    })
+    until(
+        "another connection is used, and the abandoned one is closed",
+        async || {
+            let now = connections(&mut raw).await;
+            now.len() == 1 && now != before
+        },
+    )
     .await;
     assert!(backend.inspect(&claim.name).await.unwrap().is_free());
     assert_eq!(
@@ -440,4 +458,35 @@ async fn a_namespace_that_was_made_anew_with_another_layout_is_refused() {
     let fault = old.open(&terms, mailbox).await.unwrap_err();
     assert_eq!(fault.kind(), StoreErrorKind::Refused);
     assert!(fault.to_string().contains("3 partitions"), "{fault}");
+}
+
+/// Whoever deletes the leases ends the sessions; their locks do not stay for ever.
+#[tokio::test]
+async fn deleted_leases_leave_no_lock_behind() {
+    let server = Server::redis().await;
+    let backend = server.connect("").await.unwrap();
+    let mut client = Client::open(&backend, LONG).await;
+    for _ in 0..20 {
+        let claim = client.claim("n", Mode::ProtectedRead);
+        assert!(is_granted(
+            client
+                .session()
+                .request(&claim, Wait::InTurn)
+                .await
+                .unwrap()
+        ));
+    }
+    let key = format!("dlock:{{{TAG}}}:leases");
+    let _: i64 = server.raw().await.run(&["DEL", &key]).await;
+    let fault = client.session().renew().await.unwrap_err();
+    assert_eq!(fault.kind(), StoreErrorKind::Lapsed);
+    let mut next = Client::open(&backend, LONG).await;
+    let wanted = next.claim("n", Mode::Exclusive);
+    assert!(is_waiting(
+        next.session().request(&wanted, Wait::InTurn).await.unwrap()
+    ));
+    until("the next one has it", async || {
+        is_granted(next.session().status(&wanted).await.unwrap())
+    })
+    .await;
 }

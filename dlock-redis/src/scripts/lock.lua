@@ -204,31 +204,40 @@ local function contend(id, mode)
 end
 
 -- Milliseconds until the lease of something ahead of this claim could run out (WAKE): of the
--- conflicting holders and of the first conflicting waiters. Where more than a few hold the lock, it
--- is the first lease of the partition.
+-- conflicting holders and of the first conflicting waiters. Where many hold the lock, the first lease
+-- of the partition stands for the rest.
 local function look_after(mode, ticket)
-  local soonest
+  local soonest = now + 1000
+  local known = false
   local function consider(lapse)
-    lapse = tonumber(lapse or 0)
-    if lapse > 0 and not (soonest and soonest < lapse) then
-      soonest = lapse
+    if lapse > 0 and (not known or lapse < soonest) then
+      soonest, known = lapse, true
     end
+  end
+  local function consider_claim(id)
+    local session = session_of(id)
+    local lapse = redis.call('ZSCORE', leases, session)
+    if not lapse then
+      -- Somebody deleted the leases. Its claims are free: the next look reaps them.
+      redis.call('ZADD', leases, now, session)
+    end
+    consider(tonumber(lapse or now))
   end
   for _, range in ipairs(CONFLICTS[mode].ranges) do
     local ids = redis.call('ZRANGE', holders, range[1], range[2], 'BYSCORE', 'LIMIT', 0, 9)
+    for _, id in ipairs(ids) do
+      consider_claim(id)
+    end
     if ids[9] then
-      consider(redis.call('ZRANGE', leases, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2])
-    else
-      for _, id in ipairs(ids) do
-        consider(redis.call('ZSCORE', leases, session_of(id)))
-      end
+      local first = redis.call('ZRANGE', leases, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+      consider(tonumber(first[2] or 0))
     end
   end
   for _, other in ipairs(CONFLICTS[mode].modes) do
     local member = redis.call('ZRANGE', waiters, other, other, 'BYSCORE', 'LIMIT', 0, 1)[1]
-    if member and string.sub(member, 1, 16) ~= ticket then
-      consider(redis.call('ZSCORE', leases, session_of(string.sub(member, 17))))
+    if member and string.sub(member, 1, 16) < ticket then
+      consider_claim(string.sub(member, 17))
     end
   end
-  return math.max(1, (soonest or now) - now + 1)
+  return math.max(1, soonest - now + 1)
 end

@@ -11,6 +11,7 @@ use dlock_core::{
     Owner, Push, Session, SessionId, SessionTerms,
 };
 use dlock_redis::{Redis, RedisOptions};
+use futures_util::{FutureExt, StreamExt};
 use testcontainers::core::wait::LogWaitStrategy;
 use testcontainers::core::{ExecCommand, IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
@@ -142,9 +143,32 @@ impl Cluster {
             })
             .await;
         }
+        messages_pass(&ports).await;
         Self {
             ports,
             _container: container,
+        }
+    }
+}
+
+/// Waits until what is published at any node reaches those who listen at any other: nodes ignore the
+/// messages of nodes that they have not got to know yet, for a while after the cluster was made.
+async fn messages_pass(ports: &[u16]) {
+    for at in ports {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{at}/")).unwrap();
+        let (mut sink, mut messages) = client.get_async_pubsub().await.unwrap().split();
+        for from in ports {
+            let channel = format!("from-{from}");
+            sink.subscribe(&channel).await.unwrap();
+            let mut node = Raw::to(*from).await;
+            until("a message passes", async || {
+                let _: i64 = node.run(&["PUBLISH", &channel, "hello"]).await;
+                let wait = tokio::time::timeout(Duration::from_millis(50), messages.next());
+                wait.await.is_ok()
+            })
+            .await;
+            sink.unsubscribe(&channel).await.unwrap();
+            while messages.next().now_or_never().flatten().is_some() {}
         }
     }
 }
