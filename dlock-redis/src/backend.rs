@@ -71,18 +71,7 @@ impl Backend for Redis {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let durability = match self.0.confirm {
-            Confirm::Reply => "the server has it in memory".to_owned(),
-            Confirm::Replicas { replicas, .. } => {
-                format!("the server and {replicas} of its replicas have it in memory")
-            }
-            Confirm::Disk {
-                local, replicas, ..
-            } => {
-                let here = if local == 1 { "the server and " } else { "" };
-                format!("{here}{replicas} replicas have it in their append-only files")
-            }
-        };
+        let durability = self.0.confirm.in_words();
         Capabilities {
             modes: &Mode::ALL,
             min_ttl: Duration::from_millis(100),

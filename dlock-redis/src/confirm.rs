@@ -28,6 +28,23 @@ pub(crate) enum Confirm {
 }
 
 impl Confirm {
+    /// For the support matrix.
+    pub(crate) fn in_words(self) -> String {
+        match self {
+            Confirm::Reply => "the server has it in memory".to_owned(),
+            Confirm::Replicas { replicas, .. } => {
+                format!("the server and {replicas} of its replicas have it in memory")
+            }
+            Confirm::Disk {
+                local, replicas, ..
+            } => match (local, replicas) {
+                (0, _) => format!("{replicas} replicas have it in their append-only files"),
+                (_, 0) => "the server has it in its append-only file".to_owned(),
+                _ => format!("the server and {replicas} replicas have it in append-only files"),
+            },
+        }
+    }
+
     /// What makes the server hold its answer until a grant is as durable as was asked for.
     pub(crate) fn command(self) -> Option<Cmd> {
         let mut command = Cmd::new();

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dlock_core::StoreError;
+use dlock_core::{StoreError, StoreErrorKind};
 use futures_util::future::select_ok;
 use redis::aio::PubSub;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
@@ -154,8 +154,11 @@ impl Link {
                     if kind == Some(ServerErrorKind::ReadOnly) {
                         wire.abandon();
                     }
-                    self.forget_map().await;
-                    return Err(answered(fault));
+                    let fault = answered(fault);
+                    if fault.kind() == StoreErrorKind::Unavailable {
+                        self.forget_map().await;
+                    }
+                    return Err(fault);
                 }
             }
         }

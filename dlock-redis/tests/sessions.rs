@@ -127,6 +127,24 @@ async fn a_late_request_makes_no_lease_for_a_session_that_is_over() {
         let outcome = client.session().request(claim, Wait::InTurn).await.unwrap();
         assert_eq!(outcome, Outcome::Absent);
     }
+    // Partitions in which nothing was ever made.
+    let other = server
+        .connect("?partitions=4&namespace=other")
+        .await
+        .unwrap();
+    let mut unknown = Client::open(&other, LONG).await;
+    let late: Vec<_> = (0..8)
+        .map(|n| unknown.claim(&format!("lock-{n}"), Mode::Exclusive))
+        .collect();
+    for claim in &late {
+        let session = unknown.session();
+        session.withdraw(claim, Attempts::Answered).await.unwrap();
+    }
+    unknown.session().close().await.unwrap();
+    for claim in &late {
+        let request = unknown.session().request(claim, Wait::InTurn);
+        assert_eq!(request.await.unwrap_err().kind(), StoreErrorKind::Lapsed);
+    }
     client.session().close().await.unwrap();
     for claim in &claims {
         let fault = client
@@ -489,4 +507,46 @@ async fn deleted_leases_leave_no_lock_behind() {
         is_granted(next.session().status(&wanted).await.unwrap())
     })
     .await;
+}
+
+/// A first request in a partition counts only for a time: a copy of it that arrives much later, when
+/// even the tombstone is gone, makes no lease.
+#[tokio::test]
+async fn a_request_may_make_a_lease_only_for_a_time() {
+    let server = Server::redis().await;
+    let backend = server.connect("").await.unwrap();
+    let mut client = Client::open(&backend, LONG).await;
+    let mut raw = server.raw().await;
+    let _: String = raw
+        .run(&["CONFIG", "SET", "slowlog-log-slower-than", "0"])
+        .await;
+    let claim = client.claim("n", Mode::Null);
+    client.session().request(&claim, Wait::Never).await.unwrap();
+    // The request as it was sent: EVALSHA, hash, 6, keys, then the arguments; its session and the
+    // time until which it counts are changed.
+    let log: Vec<redis::Value> = raw.run(&["SLOWLOG", "GET", "10"]).await;
+    let sent: Vec<Vec<String>> = log
+        .into_iter()
+        .filter_map(|entry| match entry {
+            redis::Value::Array(mut fields) => redis::from_redis_value(fields.swap_remove(3)).ok(),
+            _ => None,
+        })
+        .collect();
+    let request = sent
+        .iter()
+        .find(|words| words[0] == "EVALSHA" && words.contains(&"never".into()));
+    let mut words = request.unwrap().clone();
+    let place = words
+        .iter()
+        .position(|word| *word == claim.id.to_string())
+        .unwrap();
+    let (seconds, _): (u64, u64) = raw.run(&["TIME"]).await;
+    for (until, expected) in [(seconds - 1, "lapsed"), (seconds + 60, "granted")] {
+        words[place] = client.claim("n", Mode::Null).id.to_string();
+        words[place].replace_range(..32, &dlock_core::SessionId::random().to_string());
+        words[place + 2] = (until * 1000).to_string();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let answer: Vec<redis::Value> = raw.run(&words).await;
+        assert_eq!(answer[0], redis::Value::BulkString(expected.into()));
+    }
 }

@@ -76,9 +76,8 @@ local function is_blocked(mode)
   return conflict(holders, mode) or conflict(waiters, mode)
 end
 
--- The sessions that wait in modes that conflict with `mode`: none, one, or two of them. A session
--- has at most one waiting claim in each mode, so these few claims show a second session if there
--- is one.
+-- The sessions that wait in modes that conflict with `mode`: none, one, or two of them, as far as the
+-- first few waiters of each show. It is for hints alone.
 local function rivals(mode, except)
   local found = {}
   for _, range in ipairs(CONFLICTS[mode].ranges) do
@@ -204,8 +203,9 @@ local function contend(id, mode)
 end
 
 -- Milliseconds until the lease of something ahead of this claim could run out (WAKE): of the
--- conflicting holders and of the first conflicting waiters. Where many hold the lock, the first lease
--- of the partition stands for the rest.
+-- conflicting holders and of the first conflicting waiters. Where more are ahead, the first lease of
+-- the whole partition stands for the rest. Too early is a look in vain; too late would leave the lock
+-- with somebody who crashed in the queue and was granted it afterwards (LIVE-A).
 local function look_after(mode, ticket)
   local soonest = now + 1000
   local known = false
@@ -223,21 +223,23 @@ local function look_after(mode, ticket)
     end
     consider(tonumber(lapse or now))
   end
+  local more = redis.call('ZCARD', waiters) > 2
   for _, range in ipairs(CONFLICTS[mode].ranges) do
     local ids = redis.call('ZRANGE', holders, range[1], range[2], 'BYSCORE', 'LIMIT', 0, 9)
     for _, id in ipairs(ids) do
       consider_claim(id)
     end
-    if ids[9] then
-      local first = redis.call('ZRANGE', leases, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
-      consider(tonumber(first[2] or 0))
-    end
+    more = more or ids[9] ~= nil
   end
   for _, other in ipairs(CONFLICTS[mode].modes) do
     local member = redis.call('ZRANGE', waiters, other, other, 'BYSCORE', 'LIMIT', 0, 1)[1]
     if member and string.sub(member, 1, 16) < ticket then
       consider_claim(string.sub(member, 17))
     end
+  end
+  if more then
+    local first = redis.call('ZRANGE', leases, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+    consider(tonumber(first[2] or 0))
   end
   return math.max(1, soonest - now + 1)
 end
