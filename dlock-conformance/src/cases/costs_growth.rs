@@ -63,26 +63,28 @@ async fn heartbeat(scene: Scene) -> Verdict {
 }
 
 /// Counts the requests that the store received while nobody asked for anything, and checks that they
-/// are one heartbeat every third of the TTL.
+/// are one heartbeat every third of the TTL. Of three such windows one must be so: in the others the
+/// client may have tidied up after sessions that earlier cases have left to lapse.
 async fn heartbeats(scene: &Scene, client: &Actor, locks: usize) -> Verdict {
     let meter = scene.target().meter()?;
-    let start = std::time::Instant::now();
-    let before = meter.read().await?;
-    tokio::time::sleep(2 * client.ttl()).await;
-    let count = (meter.read().await? - before).requests;
-    let thirds = start.elapsed().as_secs_f64() / (client.ttl() / 3).as_secs_f64();
-    scene.history().note(
-        "store",
-        format!("{count} heartbeats with {locks} locks in {thirds:.2} thirds of the TTL"),
-    );
-    // A renewal comes up to a tenth early, so that clients spread; where the window begins and ends
-    // makes a difference of one; and a backend may tidy up now and then.
-    let most = (thirds * 1.12 + 2.0) * meter.prices().heartbeat as f64;
-    ensure!(
-        count >= 2 && count as f64 <= most,
-        "{count} heartbeats with {locks} locks in {thirds:.2} thirds of the TTL"
-    );
-    Ok(())
+    let mut seen = String::new();
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        let before = meter.read().await?;
+        tokio::time::sleep(2 * client.ttl()).await;
+        let count = (meter.read().await? - before).requests;
+        let thirds = start.elapsed().as_secs_f64() / (client.ttl() / 3).as_secs_f64();
+        seen = format!("{count} heartbeats with {locks} locks in {thirds:.2} thirds of the TTL");
+        scene.history().note("store", &*seen);
+        // A renewal comes up to a tenth early, so that clients spread; where the window begins and
+        // ends makes a difference of one; and a backend may tidy up now and then.
+        let most = (thirds * 1.12 + 2.0) * meter.prices().heartbeat as f64;
+        ensure!(count >= 2, "{seen}");
+        if count as f64 <= most {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(seen))
 }
 
 async fn work(scene: Scene) -> Verdict {
