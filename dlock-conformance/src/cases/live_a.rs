@@ -30,6 +30,12 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .pace(Pace::Timed),
         Case::new(
+            "LIVE-A/crashed-waiter-behind-another",
+            "The same for one that crashed behind another waiter, who came and went meanwhile",
+            crashed_waiter_behind_another,
+        )
+        .pace(Pace::Timed),
+        Case::new(
             "LIVE-A/several-crash-together",
             "A holder and the three first waiters crash together: it costs one wait, not four",
             several,
@@ -106,23 +112,47 @@ async fn crashed_holder(scene: Scene) -> Verdict {
 
 async fn crashed_waiter(scene: Scene) -> Verdict {
     let lock = scene.lock("waiter");
-    let (holder, other) = (scene.client("holder").await?, scene.client("other").await?);
+    let holder = scene.client("holder").await?;
     let held = holder.lock(&lock, Mode::Exclusive).await?;
+    let (asking, ttl, crash) = waiter_crashes(&scene, &lock, 0).await?;
+    // While it still counts as alive, the lock is handed to it.
+    held.release().await?;
+    granted_after(&scene, asking, crash, ttl).await
+}
+
+async fn crashed_waiter_behind_another(scene: Scene) -> Verdict {
+    let lock = scene.lock("middle");
+    let (holder, first) = (scene.client("holder").await?, scene.client("first").await?);
+    let held = holder.lock(&lock, Mode::Exclusive).await?;
+    let came = first.ask(&lock, Mode::Exclusive);
+    waiting(&scene, &holder, &lock, 1).await?;
+    let (asking, ttl, crash) = waiter_crashes(&scene, &lock, 1).await?;
+    held.release().await?;
+    came.granted(LIMIT).await?.release().await?;
+    granted_after(&scene, asking, crash, ttl).await
+}
+
+/// Behind `ahead` waiters another one comes and crashes, after somebody has come behind it. Returns
+/// that one's request, the crashed one's TTL, and when it crashed.
+async fn waiter_crashes(
+    scene: &Scene,
+    lock: &str,
+    ahead: usize,
+) -> Verdict<(Asking, Duration, Duration)> {
+    let other = scene.client("other").await?;
     let crashing = Crashing::new()?;
-    let (there, name) = (scene.clone(), lock.clone());
+    let (there, name) = (scene.clone(), lock.to_owned());
     let (ttl, _asks) = crashing
         .run(async move {
             let waiter = there.brief_client("waiter").await?;
             Ok((waiter.ttl(), waiter.ask(&name, Mode::Exclusive)))
         })
         .await?;
-    waiting(&scene, &holder, &lock, 1).await?;
-    let asking = other.ask(&lock, Mode::Exclusive);
-    waiting(&scene, &holder, &lock, 2).await?;
-    let crash = crashing.crash(&scene, "waiter").await?;
-    // While it still counts as alive, the lock is handed to it.
-    held.release().await?;
-    granted_after(&scene, asking, crash, ttl).await
+    waiting(scene, &other, lock, ahead + 1).await?;
+    let asking = other.ask(lock, Mode::Exclusive);
+    waiting(scene, &other, lock, ahead + 2).await?;
+    let crash = crashing.crash(scene, "waiter").await?;
+    Ok((asking, ttl, crash))
 }
 
 async fn several(scene: Scene) -> Verdict {
