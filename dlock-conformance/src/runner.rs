@@ -127,7 +127,7 @@ fn in_its_own_runtime(scene: Scene, case: &Case) -> Verdict {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
-    let (case, limit) = (case.clone(), case.limit());
+    let (case, limit, network) = (case.clone(), case.limit(), scene.clone());
     let verdict = runtime.block_on(async move {
         // A task of its own, so that its panics end nothing else.
         let task = tokio::spawn(async move { case.run(scene).await });
@@ -139,8 +139,27 @@ fn in_its_own_runtime(scene: Scene, case: &Case) -> Verdict {
             ))),
         }
     });
+    runtime.block_on(leave(network));
     runtime.shutdown_timeout(Duration::from_secs(1));
     verdict
+}
+
+/// Lets the clients that the case has dropped end their sessions in the background while there is a
+/// network: sessions that lapse later would be the store's work while other cases count it.
+async fn leave(network: Scene) {
+    const QUIET: u32 = 8;
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let (mut last, mut unchanged) = (tasks.num_alive_tasks(), 0);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = tasks.num_alive_tasks();
+        unchanged = if now == last { unchanged + 1 } else { 0 };
+        last = now;
+        if unchanged == QUIET {
+            break;
+        }
+    }
+    drop(network);
 }
 
 fn panic_text(panic: Option<Box<dyn Any + Send>>) -> String {
