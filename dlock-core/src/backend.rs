@@ -139,6 +139,21 @@ pub struct SessionTerms {
     pub owner: Owner,
 }
 
+impl SessionTerms {
+    /// How long the core waits for the answer to one call of this session before it gives the attempt
+    /// up and drops its future: a quarter of the TTL, at most 5 s. A backend that waits for something
+    /// itself must be done by then.
+    #[must_use]
+    pub fn attempt_limit(&self) -> Duration {
+        attempt_limit(self.ttl)
+    }
+}
+
+/// [`SessionTerms::attempt_limit`], for the TTL that the store granted.
+pub(crate) fn attempt_limit(ttl: Duration) -> Duration {
+    (ttl / 4).min(Duration::from_secs(5))
+}
+
 /// Whether a request may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

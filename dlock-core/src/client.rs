@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use crate::backend::attempt_limit;
 use crate::request::Request;
-use crate::session::{Session, attempt_limit};
+use crate::session::Session;
 use crate::url::StoreUrl;
 use crate::{
     Backend, Capabilities, Clock, ConfigError, Error, LockName, LockSnapshot, Mode, Owner,

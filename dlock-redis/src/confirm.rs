@@ -28,6 +28,21 @@ pub(crate) enum Confirm {
 }
 
 impl Confirm {
+    /// HONEST: an attempt that is given up while the replicas are waited for could never succeed.
+    pub(crate) fn fits(self, attempt: Duration) -> Result<(), StoreError> {
+        match self {
+            Confirm::Replicas { within, .. } | Confirm::Disk { within, .. }
+                if within >= attempt =>
+            {
+                Err(StoreError::refused(format!(
+                    "option wait_timeout: {within:?} is too long for this TTL, with which an attempt \
+                     takes at most {attempt:?}; shorten it, or lengthen the TTL"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// For the support matrix.
     pub(crate) fn in_words(self) -> String {
         match self {
@@ -118,5 +133,28 @@ impl Confirm {
             "granted, but not as durably as was asked: {asked} were to have it within {within:?}, and \
          {got} did"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_no_attempt_could_outlast_is_refused() {
+        let confirm = Confirm::Replicas {
+            replicas: 1,
+            within: Duration::from_secs(1),
+        };
+        assert!(confirm.fits(Duration::from_millis(1001)).is_ok());
+        let error = confirm
+            .fits(Duration::from_secs(1))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("wait_timeout") && error.contains("lengthen the TTL"),
+            "{error}"
+        );
+        assert!(Confirm::Reply.fits(Duration::ZERO).is_ok());
     }
 }

@@ -64,6 +64,7 @@ impl RedisSession {
         terms: &SessionTerms,
         mailbox: Mailbox,
     ) -> Result<Self, StoreError> {
+        store.confirm.fits(terms.attempt_limit())?;
         confirm_layout(&store.link, &store.layout).await?;
         let channel = store.layout.channel(terms.id);
         // First of all, so that no push is missed.

@@ -16,7 +16,8 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, debug, debug_span, error, warn};
 
-use super::{Command, Shared, attempt_limit, backoff};
+use super::{Command, Shared, backoff};
+use crate::backend::attempt_limit;
 use crate::coordinator::{Next, Operation};
 use crate::mutants::{Mutant, is_on};
 use crate::{

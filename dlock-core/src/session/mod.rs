@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use lease::Lease;
 
+use crate::backend::attempt_limit;
 use crate::coordinator::{Answer, Backoff, Failure, Number};
 use crate::mutants::{Mutant, is_on};
 use crate::{
@@ -24,11 +25,6 @@ use crate::{
 };
 use driver::Driver;
 use registry::Registry;
-
-/// How long one attempt may take before it is given up and counts as unanswered.
-pub(crate) fn attempt_limit(ttl: Duration) -> Duration {
-    (ttl / 4).min(Duration::from_secs(5))
-}
 
 /// How fast a failed operation is tried again.
 fn backoff(ttl: Duration) -> Backoff {
