@@ -288,6 +288,7 @@ impl Inner {
         doing: &'static str,
         name: Option<&LockName>,
     ) -> Result<Session, Error> {
+        let mut is_last = false;
         loop {
             let (opening, found) = {
                 let mut slot = self.slot();
@@ -317,11 +318,13 @@ impl Inner {
                 }
                 _ => {}
             }
-            match opened {
-                // Somebody else had it opened and went away; it was over before it was used.
-                Ok(session) if found == Found::Begun && session.lease().ended().is_some() => {}
-                opened => return opened.map_err(|error| self.failed(doing, name, error)),
+            let usable = matches!(&opened, Ok(session) if session.lease().ended().is_none());
+            if usable || found == Found::Nothing || is_last {
+                return opened.map_err(|error| self.failed(doing, name, error));
             }
+            // One that somebody else had begun says how things were before this request: when it comes
+            // to nothing, one more is waited for.
+            is_last = true;
         }
     }
 

@@ -419,3 +419,26 @@ async fn bad_names_and_short_ttls_are_errors_that_say_what_is_allowed() {
             .contains("20ms to 24h")
     );
 }
+
+/// A request that comes when the network is back does not fail with an opening of the outage.
+#[tokio::test]
+async fn an_opening_that_began_in_an_outage_fails_only_those_who_began_it() {
+    let world = World::new();
+    let (client, link) = world.client().await;
+    world.clock.advance(TTL);
+    settle().await;
+    link.set(Fault::Silent);
+    let ask = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.lock("a").await })
+    };
+    let before = ask();
+    settle().await;
+    link.clear();
+    let after = ask();
+    settle().await;
+    assert!(!before.is_finished() && !after.is_finished());
+    world.pass(TTL).await;
+    assert!(matches!(before.await.unwrap(), Err(Error::Store { .. })));
+    assert!(after.await.unwrap().unwrap().is_held());
+}

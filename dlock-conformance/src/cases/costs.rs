@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dlock_core::Mode;
 
+use crate::actor::Actor;
 use crate::case::{Case, Pace};
 use crate::scene::{LIMIT, PROMPT, Scene};
 use crate::target::{Counts, Need};
@@ -130,14 +131,15 @@ fn cost(what: &str, cost: u64, price: u64) -> Verdict {
     Ok(())
 }
 
+/// What is done once for each connection is not a cost of a lock.
+async fn warm_up(scene: &Scene, client: &Actor) -> Verdict {
+    let held = client.lock(&scene.lock("warm-up"), Mode::Exclusive).await?;
+    held.release().await
+}
+
 async fn free(scene: Scene) -> Verdict {
     let client = scene.client("client").await?;
-    // What is done once for each connection is not a cost of a lock.
-    client
-        .lock(&scene.lock("warm-up"), Mode::Exclusive)
-        .await?
-        .release()
-        .await?;
+    warm_up(&scene, &client).await?;
     let mut reading = Reading::begin(&scene).await?;
     for mode in [Mode::Exclusive, Mode::ProtectedRead, Mode::Null] {
         let held = client.lock(&scene.lock("free"), mode).await?;
@@ -163,11 +165,7 @@ async fn free(scene: Scene) -> Verdict {
 async fn wait(scene: Scene) -> Verdict {
     let (holder, other) = (scene.client("holder").await?, scene.client("other").await?);
     let lock = scene.lock("wait");
-    other
-        .lock(&scene.lock("warm-up"), Mode::Exclusive)
-        .await?
-        .release()
-        .await?;
+    warm_up(&scene, &other).await?;
     let held = holder.lock(&lock, Mode::Exclusive).await?;
     let mut reading = Reading::begin(&scene).await?;
     let asking = other.ask(&lock, Mode::Exclusive);
@@ -200,11 +198,7 @@ async fn woken(scene: Scene) -> Verdict {
     let mut clients = Vec::new();
     for number in 0..WAITERS {
         let client = scene.client(&format!("w{number}")).await?;
-        client
-            .lock(&scene.lock("warm-up"), Mode::Exclusive)
-            .await?
-            .release()
-            .await?;
+        warm_up(&scene, &client).await?;
         clients.push(client);
     }
     let mut reading = Reading::begin(&scene).await?;
@@ -233,11 +227,7 @@ async fn woken(scene: Scene) -> Verdict {
 async fn refused_try(scene: Scene) -> Verdict {
     let (holder, other) = (scene.client("holder").await?, scene.client("other").await?);
     let lock = scene.lock("tried");
-    other
-        .lock(&scene.lock("warm-up"), Mode::Exclusive)
-        .await?
-        .release()
-        .await?;
+    warm_up(&scene, &other).await?;
     let held = holder.lock(&lock, Mode::Exclusive).await?;
     let mut reading = Reading::begin(&scene).await?;
     let tried = other.try_lock(&lock, Mode::ProtectedRead).await?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use dlock_core::Mode;
 
 use super::live_b::{renews, watch};
-use crate::actor::{Actor, Held};
 use crate::case::{Case, Pace};
 use crate::scene::{LIMIT, Scene, within};
 use crate::target::Condition;
@@ -48,7 +47,12 @@ async fn comes_back(scene: Scene) -> Verdict {
     ensure!(asked.is_err(), "a lock was granted without a store");
     scene.set(holder.link(), "holder", Condition::Clear)?;
     // The guard of the old session is still there, and its lock is not in the way of the new one.
-    let again = within(LIMIT, "a lock after the outage", retried(&holder, &lock)).await?;
+    let again = within(
+        LIMIT,
+        "a lock after the outage",
+        holder.lock(&lock, Mode::Exclusive),
+    )
+    .await??;
     ensure!(
         !held.is_held() && again.is_held(),
         "the old guard came back to life"
@@ -68,15 +72,6 @@ async fn comes_back(scene: Scene) -> Verdict {
     again.release().await?;
     scene.until_free(other.client(), &lock, LIMIT).await?;
     scene.until_free(other.client(), &unused, LIMIT).await
-}
-
-/// Asks until it is granted: a request of the first moments may still fail with the old outage.
-async fn retried(client: &Actor, lock: &str) -> Held {
-    loop {
-        if let Ok(held) = client.acquire(lock, Mode::Exclusive).await {
-            return held;
-        }
-    }
 }
 
 async fn short_outage(scene: Scene) -> Verdict {
