@@ -1,5 +1,6 @@
 //! The command line, for the suite's own program and for one of your own ([`run`](crate::run)).
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -76,13 +77,15 @@ pub fn main() -> ExitCode {
             options,
         } => store_of(store, redis_version).and_then(|target| run(target, &options)),
         Command::List => {
-            for case in cases() {
-                println!("{}\n    {}", case.name(), case.what());
-            }
+            let cases = cases();
+            let lines = cases
+                .iter()
+                .map(|case| format!("{}\n    {}\n", case.name(), case.what()));
+            show(&lines.collect::<String>());
             Ok(ExitCode::SUCCESS)
         }
         Command::Matrix => block_on(matrix::ask_all()).map(|rows| {
-            print!("{}", matrix::markdown(&rows));
+            show(&matrix::markdown(&rows));
             ExitCode::SUCCESS
         }),
         Command::Worker => {
@@ -94,6 +97,11 @@ pub fn main() -> ExitCode {
         }
     };
     ended(done)
+}
+
+/// Prints a list, as far as the reader wants it: `… | head` closes the pipe early.
+fn show(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn store_of(store: Store, redis_version: Option<String>) -> Verdict<Arc<dyn Target>> {
