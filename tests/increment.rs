@@ -5,10 +5,53 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use testcontainers::core::{IntoContainerPort, WaitFor};
-use testcontainers::runners::AsyncRunner;
-use testcontainers::{GenericImage, ImageExt};
+/// A Redis in a container, by the engine's own command: whoever only wants to run an example of this
+/// package should not have to build a client for container engines.
+struct Redis {
+    id: String,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let run = [
+            "run",
+            "--rm",
+            "--detach",
+            "--publish",
+            "127.0.0.1::6379",
+            "redis:8.0",
+        ];
+        let redis = Self { id: docker(&run) };
+        let limit = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = dlock::connect(&redis.url()).await {
+            assert!(Instant::now() < limit, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        redis
+    }
+
+    fn url(&self) -> String {
+        format!("redis://{}?ttl=1s", docker(&["port", &self.id, "6379/tcp"]))
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["kill", &self.id]).output();
+    }
+}
+
+fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker").args(args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
 
 /// Cargo builds the examples before it runs the tests, into a folder beside theirs.
 fn increment(url: &str) -> Output {
@@ -18,20 +61,15 @@ fn increment(url: &str) -> Output {
     example
         .args(["--url", url, "--processes", "8", "--rounds", "50"])
         .output()
-        .unwrap()
+        .expect(
+            "the example is built: `cargo test` does it, `cargo test --test increment` does not",
+        )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_processes_and_a_kill_leave_an_exact_count() {
-    let redis = GenericImage::new("redis", "8.0")
-        .with_exposed_port(6379.tcp())
-        .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
-        .with_cmd(["redis-server", "--save", ""])
-        .start()
-        .await
-        .unwrap();
-    let port = redis.get_host_port_ipv4(6379.tcp()).await.unwrap();
-    let url = format!("redis://127.0.0.1:{port}?ttl=1s");
+    let redis = Redis::start().await;
+    let url = redis.url();
     let output = tokio::task::spawn_blocking(move || increment(&url))
         .await
         .unwrap();
