@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::{
     Claim, ClaimId, FencingToken, LockName, LockSnapshot, LossReason, Mode, Owner, SessionId,
-    StoreError,
+    StoreError, attempt,
 };
 
 /// A connection to one namespace of one store.
@@ -145,13 +145,8 @@ impl SessionTerms {
     /// itself must be done by then.
     #[must_use]
     pub fn attempt_limit(&self) -> Duration {
-        attempt_limit(self.ttl)
+        attempt::limit(self.ttl)
     }
-}
-
-/// [`SessionTerms::attempt_limit`], for the TTL that the store granted.
-pub(crate) fn attempt_limit(ttl: Duration) -> Duration {
-    (ttl / 4).min(Duration::from_secs(5))
 }
 
 /// Whether a request may wait.

@@ -6,13 +6,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use crate::backend::attempt_limit;
 use crate::request::Request;
 use crate::session::Session;
 use crate::url::StoreUrl;
 use crate::{
     Backend, Capabilities, Clock, ConfigError, Error, LockName, LockSnapshot, Mode, Owner,
-    StoreError, SystemClock, Ttl,
+    StoreError, SystemClock, Ttl, attempt,
 };
 
 /// Takes locks on one store. Clones are the same client.
@@ -362,13 +361,8 @@ impl Inner {
         &self,
         attempt: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let limit = attempt_limit(self.options.ttl.get()).max(Duration::from_secs(1));
-        tokio::select! {
-            result = attempt => result,
-            () = self.clock.sleep_until(self.clock.now() + limit) => {
-                Err(StoreError::ambiguous(format!("no answer within {limit:?}")))
-            }
-        }
+        let limit = attempt::limit(self.options.ttl.get()).max(Duration::from_secs(1));
+        attempt::within(&*self.clock, limit, attempt).await
     }
 
     pub(crate) fn failed(

@@ -211,6 +211,7 @@
 //! Then let `dlock-conformance` judge it: it runs every guarantee's cases against a backend in a few
 //! lines.
 
+mod attempt;
 mod backend;
 mod claim;
 mod client;

@@ -17,12 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, debug, debug_span, error, warn};
 
 use super::{Command, Shared, backoff};
-use crate::backend::attempt_limit;
 use crate::coordinator::{Next, Operation};
 use crate::mutants::{Mutant, is_on};
 use crate::{
     Clock, Inbox, LockName, LossReason, Moment, Outcome, Push, Session as StoreSession, StoreError,
-    StoreErrorKind, metrics,
+    StoreErrorKind, attempt, metrics,
 };
 
 pub(super) struct Driver {
@@ -336,7 +335,7 @@ impl Driver {
     fn limited(&self) -> Limited {
         Limited {
             clock: self.shared.clock.clone(),
-            limit: attempt_limit(self.shared.lease.ttl()),
+            limit: attempt::limit(self.shared.lease.ttl()),
         }
     }
 }
@@ -365,18 +364,13 @@ impl Limited {
         &self,
         attempt: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let limit = self.limit;
         // A panic in a backend costs one attempt, not every lock of the client.
-        let attempt = AssertUnwindSafe(attempt).catch_unwind();
-        tokio::select! {
-            biased;
-            result = attempt => result.unwrap_or_else(|_| {
+        let contained = AssertUnwindSafe(attempt).catch_unwind().map(|result| {
+            result.unwrap_or_else(|_| {
                 error!("the backend panicked");
                 Err(StoreError::ambiguous("the backend panicked"))
-            }),
-            () = self.clock.sleep_until(self.clock.now() + limit) => {
-                Err(StoreError::ambiguous(format!("no answer within {limit:?}")))
-            }
-        }
+            })
+        });
+        attempt::within(&*self.clock, self.limit, contained).await
     }
 }

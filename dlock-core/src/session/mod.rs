@@ -16,12 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use lease::Lease;
 
-use crate::backend::attempt_limit;
 use crate::coordinator::{Answer, Backoff, Failure, Number};
 use crate::mutants::{Mutant, is_on};
 use crate::{
     Backend, Claim, ClaimId, Clock, LockName, LossReason, Mailbox, Mode, Owner, SessionId,
-    SessionTerms, StoreError, Wait,
+    SessionTerms, StoreError, Wait, attempt,
 };
 use driver::Driver;
 use registry::Registry;
@@ -78,13 +77,8 @@ impl Session {
         let (mailbox, inbox) = Mailbox::new();
         let sent = clock.now();
         // The first contact may have to wait for name resolution and handshakes.
-        let limit = attempt_limit(ttl).max(Duration::from_secs(5));
-        let opened = tokio::select! {
-            opened = backend.open(&terms, mailbox) => opened?,
-            () = clock.sleep_until(sent + limit) => {
-                return Err(StoreError::ambiguous(format!("no answer within {limit:?}")));
-            }
-        };
+        let limit = attempt::limit(ttl).max(Duration::from_secs(5));
+        let opened = attempt::within(&*clock, limit, backend.open(&terms, mailbox)).await?;
         if opened.ttl.is_zero() {
             return Err(StoreError::refused("the store granted a lease of no time"));
         }
