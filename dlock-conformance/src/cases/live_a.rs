@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::fair::waiting;
 use super::release::on_plain_thread;
-use crate::actor::Asking;
+use crate::actor::{Asking, Held};
 use crate::case::{Case, Pace};
 use crate::scene::{LIMIT, Scene};
 use crate::{Failure, Verdict, ensure};
@@ -74,8 +74,13 @@ impl Crashing {
     }
 }
 
-/// Waits for the grant, and checks that it came in time after the crash.
-async fn granted_after(scene: &Scene, asking: Asking, crash: Duration, ttl: Duration) -> Verdict {
+/// Waits for the grant, and checks that it came in time after the crash (or what is like one).
+pub(super) async fn granted_after(
+    scene: &Scene,
+    asking: Asking,
+    crash: Duration,
+    ttl: Duration,
+) -> Verdict<Held> {
     let bound = scene.bound(ttl).await?;
     let held = asking.granted(bound + LIMIT).await?;
     let took = scene.history().now() - crash;
@@ -83,7 +88,7 @@ async fn granted_after(scene: &Scene, asking: Asking, crash: Duration, ttl: Dura
         took <= bound,
         "granted {took:?} after the crash, and not within {bound:?}"
     );
-    held.release().await
+    Ok(held)
 }
 
 async fn crashed_holder(scene: Scene) -> Verdict {
@@ -107,7 +112,8 @@ async fn crashed_holder(scene: Scene) -> Verdict {
     })
     .await?;
     let crash = crashing.crash(&scene, "holder").await?;
-    granted_after(&scene, asking, crash, holder.ttl()).await
+    let held = granted_after(&scene, asking, crash, holder.ttl()).await?;
+    held.release().await
 }
 
 async fn crashed_waiter(scene: Scene) -> Verdict {
@@ -117,7 +123,8 @@ async fn crashed_waiter(scene: Scene) -> Verdict {
     let (asking, ttl, crash) = waiter_crashes(&scene, &lock, 0).await?;
     // While it still counts as alive, the lock is handed to it.
     held.release().await?;
-    granted_after(&scene, asking, crash, ttl).await
+    let held = granted_after(&scene, asking, crash, ttl).await?;
+    held.release().await
 }
 
 async fn crashed_waiter_behind_another(scene: Scene) -> Verdict {
@@ -129,7 +136,8 @@ async fn crashed_waiter_behind_another(scene: Scene) -> Verdict {
     let (asking, ttl, crash) = waiter_crashes(&scene, &lock, 1).await?;
     held.release().await?;
     came.granted(LIMIT).await?.release().await?;
-    granted_after(&scene, asking, crash, ttl).await
+    let held = granted_after(&scene, asking, crash, ttl).await?;
+    held.release().await
 }
 
 /// Behind `ahead` waiters another one comes and crashes, after somebody has come behind it. Returns
@@ -182,5 +190,6 @@ async fn several(scene: Scene) -> Verdict {
     if !asking.is_pending() {
         return Err(Failure::new("granted before the crash"));
     }
-    granted_after(&scene, asking, crash, ttl).await
+    let held = granted_after(&scene, asking, crash, ttl).await?;
+    held.release().await
 }

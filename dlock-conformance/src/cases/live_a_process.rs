@@ -3,6 +3,7 @@
 use dlock_core::Mode;
 
 use super::fair::waiting;
+use super::live_a::granted_after;
 use crate::case::{Case, Pace};
 use crate::process::{Process, Signal};
 use crate::scene::{GRACE, LIMIT, SHORT, Scene};
@@ -47,13 +48,7 @@ async fn killed(scene: Scene) -> Verdict {
     );
     let kill = scene.history().now();
     process.signal(Signal::Kill)?;
-    let bound = scene.bound(ttl).await?;
-    let held = asking.granted(bound + LIMIT).await?;
-    let took = scene.history().now() - kill;
-    ensure!(
-        took <= bound,
-        "granted {took:?} after the kill, and not within {bound:?}"
-    );
+    let held = granted_after(&scene, asking, kill, ttl).await?;
     let later = held.token()?;
     ensure!(later.get() > token, "FENCE: token {later} after {token}");
     held.release().await
@@ -70,13 +65,7 @@ async fn frozen(scene: Scene) -> Verdict {
     waiting(&scene, &other, &lock, 1).await?;
     let freeze = scene.history().now();
     process.signal(Signal::Freeze)?;
-    let bound = scene.bound(ttl).await?;
-    let held = asking.granted(bound + LIMIT).await?;
-    let took = scene.history().now() - freeze;
-    ensure!(
-        took <= bound,
-        "granted {took:?} after the freeze, and not within {bound:?}"
-    );
+    let held = granted_after(&scene, asking, freeze, ttl).await?;
     let later = held.token()?;
     ensure!(later.get() > token, "FENCE: token {later} after {token}");
     // The question is there before the process goes on: it is the first thing that it does.
