@@ -145,6 +145,9 @@ impl ClientBuilder {
     /// Opens the first session, so that a store that cannot be used is known at once. Must be called
     /// in a Tokio runtime with its timer enabled; the session's task lives there.
     ///
+    /// This session, and each that takes the place of a lost one, is tried again for a TTL (at least 5 s,
+    /// at most 10 s) while the store is out of reach for the moment.
+    ///
     /// # Errors
     ///
     /// [`Error::Config`] when the TTL is shorter than the store can do, [`Error::Store`] when it

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use crate::ConfigError;
+use crate::{ConfigError, InvalidName, Namespace};
 
 /// A parsed store URL. Each backend takes the options that it knows; [`finish`](StoreUrl::finish)
 /// refuses what is left.
@@ -206,6 +206,22 @@ impl StoreUrl {
     pub fn take_duration(&mut self, option: &str) -> Result<Option<Duration>, ConfigError> {
         let allowed = "a time with its unit, such as 500ms, 10s or 2m";
         self.take_with(option, allowed, |text| humantime::parse_duration(text).ok())
+    }
+
+    /// Takes the option `namespace`, which means the same on every store.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when it was given and is no namespace.
+    pub fn take_namespace(&mut self) -> Result<Option<Namespace>, ConfigError> {
+        let Some(text) = self.take("namespace") else {
+            return Ok(None);
+        };
+        let namespace = text.parse().map_err(|fault: InvalidName| {
+            let remedy = "choose one of these characters";
+            ConfigError::new("option namespace", fault.to_string(), remedy)
+        })?;
+        Ok(Some(namespace))
     }
 
     fn take_with<T>(

@@ -420,6 +420,36 @@ async fn bad_names_and_short_ttls_are_errors_that_say_what_is_allowed() {
     );
 }
 
+/// A store that is out of reach for a moment, because it elects a leader, say, is waited for; one that
+/// stays away is an error that says why.
+#[tokio::test]
+async fn opening_a_session_outlasts_a_short_outage() {
+    let world = World::new();
+    let (client, link) = world.client().await;
+    world.clock.advance(TTL);
+    settle().await;
+    let ask = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.lock("a").await })
+    };
+    link.set(Fault::Unreachable);
+    let early = ask();
+    world.pass(Duration::from_secs(8)).await;
+    assert!(!early.is_finished());
+    link.clear();
+    world.pass(Duration::from_secs(1)).await;
+    early.await.unwrap().unwrap().release().await.unwrap();
+
+    link.set(Fault::Unreachable);
+    world.clock.advance(TTL);
+    settle().await;
+    let late = ask();
+    world.pass(Duration::from_secs(11)).await;
+    assert!(late.is_finished());
+    let error = late.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("out of reach"), "{error}");
+}
+
 /// A request that comes when the network is back does not fail with an opening of the outage.
 #[tokio::test]
 async fn an_opening_that_began_in_an_outage_fails_only_those_who_began_it() {
@@ -433,7 +463,8 @@ async fn an_opening_that_began_in_an_outage_fails_only_those_who_began_it() {
         tokio::spawn(async move { client.lock("a").await })
     };
     let before = ask();
-    settle().await;
+    // Into the last attempt of that opening.
+    world.pass(Duration::from_secs(9)).await;
     link.clear();
     let after = ask();
     settle().await;

@@ -89,4 +89,5 @@ mod session;
 mod transport;
 
 pub use backend::Redis;
-pub use options::{RedisOptions, Tls, Topology};
+pub use dlock_core::Tls;
+pub use options::{RedisOptions, Topology};

@@ -1,11 +1,10 @@
 //! What a user chooses: [`RedisOptions`], as a builder. Their URL is read in `options_url`.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use dlock_core::url::Secret;
-use dlock_core::{ConfigError, Namespace};
+use dlock_core::{ConfigError, Namespace, Tls};
 
 use crate::confirm::Confirm;
 use crate::keys::Layout;
@@ -54,34 +53,6 @@ pub enum Topology {
     Standalone,
     /// A Redis Cluster; the nodes given are where its map is asked for.
     Cluster,
-}
-
-/// How the server proves who it is, and the client too if the server asks. Files are PEM, and are
-/// read when connecting.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub struct Tls {
-    pub(crate) ca: Option<PathBuf>,
-    pub(crate) identity: Option<(PathBuf, PathBuf)>,
-}
-
-impl Tls {
-    /// Trusts the operating system's certificate authorities.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Trusts the certificate authorities in this file, and no others.
-    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca = Some(file.into());
-        self
-    }
-
-    /// Shows the server the client's own certificate.
-    pub fn identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.identity = Some((certificate.into(), key.into()));
-        self
-    }
 }
 
 impl RedisOptions {

@@ -1,13 +1,12 @@
 //! [`RedisOptions`] as a URL.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use dlock_core::ConfigError;
 use dlock_core::url::StoreUrl;
+use dlock_core::{ConfigError, Tls};
 
 use crate::confirm::Confirm;
-use crate::options::{Address, RedisOptions, Tls, Topology};
+use crate::options::{Address, RedisOptions, Topology};
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -33,8 +32,8 @@ impl RedisOptions {
     /// [`ConfigError`] when a part of the URL cannot be.
     pub fn from_url(url: &mut StoreUrl) -> Result<Self, ConfigError> {
         let encrypted = match url.scheme() {
-            "redis" | "valkey" => false,
-            "rediss" | "valkeys" => true,
+            "redis" | "rediss" => "rediss",
+            "valkey" | "valkeys" => "valkeys",
             other => {
                 return Err(ConfigError::new(
                     "store URL: its scheme",
@@ -60,17 +59,11 @@ impl RedisOptions {
         options.password = url.password().cloned();
         options.database = read_database(url.path())?;
         options.topology = read_topology(url, options.nodes.len())?;
-        options.tls = read_tls(url, encrypted)?;
+        options.tls = Tls::from_url(url, encrypted)?;
         options.confirm = read_confirm(url)?;
         options.partitions = url.take_parsed("partitions", "a number from 1 to 1024")?;
-        if let Some(namespace) = url.take("namespace") {
-            options.namespace = namespace.parse().map_err(|fault| {
-                ConfigError::new(
-                    "option namespace",
-                    format!("{fault}"),
-                    "choose one of these characters",
-                )
-            })?;
+        if let Some(namespace) = url.take_namespace()? {
+            options.namespace = namespace;
         }
         if let Some(time) = url.take_duration("connect_timeout")? {
             options.connect_timeout = time;
@@ -100,36 +93,6 @@ fn read_topology(url: &mut StoreUrl, hosts: usize) -> Result<Topology, ConfigErr
         None if hosts > 1 => Topology::Cluster,
         None => Topology::Standalone,
     })
-}
-
-fn read_tls(url: &mut StoreUrl, encrypted: bool) -> Result<Option<Tls>, ConfigError> {
-    let (ca, certificate, key) = (url.take("ca"), url.take("cert"), url.take("key"));
-    let given = [("ca", &ca), ("cert", &certificate), ("key", &key)];
-    if !encrypted {
-        return match given.iter().find(|(_, value)| value.is_some()) {
-            None => Ok(None),
-            Some((option, _)) => Err(ConfigError::new(
-                format!("option {option}"),
-                format!("{}:// does not encrypt", url.scheme()),
-                format!("write {}s://, or leave it out", url.scheme()),
-            )),
-        };
-    }
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
-        (None, None) => None,
-        _ => {
-            return Err(ConfigError::new(
-                "options cert and key",
-                "one of them is missing",
-                "give both, or neither",
-            ));
-        }
-    };
-    Ok(Some(Tls {
-        ca: ca.map(PathBuf::from),
-        identity,
-    }))
 }
 
 fn read_confirm(url: &mut StoreUrl) -> Result<Confirm, ConfigError> {

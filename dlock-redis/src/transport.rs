@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dlock_core::{ConfigError, StoreError, StoreErrorKind};
+use dlock_core::{ConfigError, StoreError, StoreErrorKind, Tls};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +24,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::error;
-use crate::options::{Address, RedisOptions, Tls};
+use crate::options::{Address, RedisOptions};
 
 /// How many commands may wait in a connection's channel before their callers do.
 const QUEUED: usize = 1024;
@@ -256,13 +256,13 @@ fn connector(tls: &Tls) -> Result<TlsConnector, ConfigError> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|fault| ConfigError::new("TLS", fault.to_string(), "this is a fault of dlock"))?
-        .with_root_certificates(roots(tls.ca.as_deref())?);
-    let config = match &tls.identity {
+        .with_root_certificates(roots(tls.ca_file())?);
+    let config = match tls.identity_files() {
         None => config.with_no_client_auth(),
         Some((certificate, key)) => {
-            let chain = certificates("option cert", certificate)?;
+            let chain = certificates("cert", certificate)?;
             let secret = PrivateKeyDer::from_pem_file(key)
-                .map_err(|fault| unreadable("option key", key, &fault))?;
+                .map_err(|fault| Tls::unreadable("key", key, fault))?;
             config
                 .with_client_auth_cert(chain, secret)
                 .map_err(|fault| {
@@ -278,10 +278,10 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, ConfigError> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(file) => {
-            for certificate in certificates("option ca", file)? {
+            for certificate in certificates("ca", file)? {
                 roots
                     .add(certificate)
-                    .map_err(|fault| unreadable("option ca", file, &fault))?;
+                    .map_err(|fault| Tls::unreadable("ca", file, fault))?;
             }
         }
         None => {
@@ -302,17 +302,9 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, ConfigError> {
 fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let read = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|fault| unreadable(what, file, &fault))?;
+        .map_err(|fault| Tls::unreadable(what, file, fault))?;
     if read.is_empty() {
-        return Err(unreadable(what, file, &"it holds no certificate"));
+        return Err(Tls::unreadable(what, file, "it holds no certificate"));
     }
     Ok(read)
-}
-
-fn unreadable(what: &str, file: &Path, fault: &dyn fmt::Display) -> ConfigError {
-    ConfigError::new(
-        what,
-        format!("{}: {fault}", file.display()),
-        "it is a file in PEM form that this process may read",
-    )
 }

@@ -253,7 +253,13 @@ impl Driver {
 
     fn hear(&mut self, push: Push) {
         let claim = match push {
-            Push::Lost(reason) => return self.shared.lease.end(reason),
+            Push::Lost(reason) => {
+                // After the deadline it is no news: the clock says why, and not who was heard first.
+                if self.shared.lease.ended().is_none() {
+                    self.shared.lease.end(reason);
+                }
+                return;
+            }
             Push::Granted(claim, _) | Push::Contended(claim) | Push::Changed(claim) => claim,
         };
         // The output gate, as for answers (LIVE-B).

@@ -20,7 +20,7 @@ use crate::coordinator::{Answer, Backoff, Failure, Number};
 use crate::mutants::{Mutant, is_on};
 use crate::{
     Backend, Claim, ClaimId, Clock, LockName, LossReason, Mailbox, Mode, Owner, SessionId,
-    SessionTerms, StoreError, Wait, attempt,
+    SessionTerms, StoreError, StoreErrorKind, Wait, attempt,
 };
 use driver::Driver;
 use registry::Registry;
@@ -32,6 +32,13 @@ fn backoff(ttl: Duration) -> Backoff {
         first,
         longest: (ttl / 10).min(Duration::from_secs(1)),
     }
+}
+
+fn may_pass(error: &StoreError) -> bool {
+    matches!(
+        error.kind(),
+        StoreErrorKind::Ambiguous | StoreErrorKind::Unavailable
+    )
 }
 
 /// What the session's task is told.
@@ -65,8 +72,37 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Opens a session and starts its task on the current runtime.
+    /// Opens a session and starts its task on the current runtime. What may pass by itself is tried
+    /// again for about as long as an open session would outlast it: servers may be electing a leader,
+    /// or one of them may just have gone.
     pub(crate) async fn open(
+        backend: &dyn Backend,
+        clock: Arc<dyn Clock>,
+        ttl: Duration,
+        owner: Owner,
+    ) -> Result<Self, StoreError> {
+        let limit = ttl.clamp(Duration::from_secs(5), Duration::from_secs(10));
+        let mut fault = None;
+        let trying = async {
+            let mut failures = 0;
+            loop {
+                match Self::open_once(backend, clock.clone(), ttl, owner.clone()).await {
+                    Err(error) if may_pass(&error) => fault = Some(error),
+                    done => return Ok(done),
+                }
+                failures += 1;
+                let again = clock.now() + backoff(ttl).after(failures);
+                clock.sleep_until(again).await;
+            }
+        };
+        match attempt::within(&*clock, limit, trying).await {
+            Ok(done) => done,
+            Err(timeout) => Err(fault.unwrap_or(timeout)),
+        }
+    }
+
+    /// In each attempt another session: one of which nothing was heard may have been opened.
+    async fn open_once(
         backend: &dyn Backend,
         clock: Arc<dyn Clock>,
         ttl: Duration,
@@ -77,7 +113,7 @@ impl Session {
         let (mailbox, inbox) = Mailbox::new();
         let sent = clock.now();
         // The first contact may have to wait for name resolution and handshakes.
-        let limit = attempt::limit(ttl).max(Duration::from_secs(5));
+        let limit = attempt::limit(ttl).max(Duration::from_secs(2));
         let opened = attempt::within(&*clock, limit, backend.open(&terms, mailbox)).await?;
         if opened.ttl.is_zero() {
             return Err(StoreError::refused("the store granted a lease of no time"));
