@@ -1,0 +1,337 @@
+//! A session's claims in the store: requested, looked at, withdrawn.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use dlock_core::{Attempts, Claim, FencingToken, SessionTerms, StoreError, StoreErrorKind, Wait};
+use etcd_client::{
+    GetOptions, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
+
+use crate::base;
+use crate::connect::{Format, gets, only};
+use crate::error::is_compacted;
+use crate::history::History;
+use crate::keys::Layout;
+use crate::link::Link;
+use crate::record::{Record, strange};
+use crate::txns::{Ahead, Answer, Found, Txns, absent};
+
+#[cfg(test)]
+use dlock_core::SessionId;
+
+#[derive(Debug)]
+pub(crate) struct Claims {
+    link: Arc<Link>,
+    txns: Txns,
+    history: History,
+    /// The greatest base that was seen.
+    base: AtomicU64,
+    /// The greatest revision that the watches have told of.
+    heard: AtomicI64,
+    /// The claims that are known to have been written, by their number.
+    places: Mutex<HashMap<u64, Place>>,
+}
+
+/// A claim's place in the order, which never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The revision at which it was written.
+    pub(crate) ticket: i64,
+    /// The token of its grant.
+    pub(crate) token: FencingToken,
+}
+
+/// How a claim stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Granted(Place),
+    Waiting(Place, Ahead),
+    Absent,
+}
+
+impl Claims {
+    /// Writes the key of a session whose lease was just made, at `revision` or later. In the same step
+    /// the namespace's format is checked, and where the store has lost its data since the client
+    /// connected, format and base are made anew.
+    pub(crate) async fn open(
+        link: &Arc<Link>,
+        layout: &Layout,
+        terms: &SessionTerms,
+        lease: i64,
+        revision: i64,
+    ) -> Result<Self, StoreError> {
+        let owner = Record::new(terms.owner.clone(), SystemTime::now()).text()?;
+        let key = layout.session(terms.id);
+        let proposed = base::proposal(base::now(), revision, 0);
+        let leased = PutOptions::new().with_lease(lease);
+        let txn = Txn::new().when([absent(key.clone())]).and_then([
+            make_or_read(layout.format(), Format::current()?),
+            make_or_read(layout.base(), base::text(proposed)),
+            TxnOp::put(key, owner, Some(leased)),
+        ]);
+        let answer = link.txn(txn).await?;
+        let history = History::default();
+        let opened = history.check(history.known(), answer.header())?.revision();
+        if !answer.succeeded() {
+            // Its identity was used before. A session is never made a second time.
+            return Err(StoreError::lapsed());
+        }
+        let answers = answer.op_responses();
+        if let Some(format) = found_by(&answers, 0) {
+            let fits = Format::read(&format)?.fits(layout);
+            fits.map_err(|fault| StoreError::refused(fault.to_string()))?;
+        }
+        let base = found_by(&answers, 1).as_ref().map(read_base);
+        Ok(Self {
+            link: Arc::clone(link),
+            txns: Txns {
+                layout: layout.clone(),
+                session: terms.id,
+                lease,
+                opened,
+            },
+            history,
+            base: AtomicU64::new(base.transpose()?.unwrap_or(proposed)),
+            heard: AtomicI64::new(opened),
+            places: Mutex::default(),
+        })
+    }
+
+    /// Those of a session that no store knows.
+    #[cfg(test)]
+    pub(crate) fn unopened(link: Arc<Link>, layout: Layout, session: SessionId) -> Self {
+        Self {
+            link,
+            txns: Txns {
+                layout,
+                session,
+                lease: 1,
+                opened: 1,
+            },
+            history: History::default(),
+            base: AtomicU64::new(0),
+            heard: AtomicI64::new(0),
+            places: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub(crate) fn lease(&self) -> i64 {
+        self.txns.lease
+    }
+
+    pub(crate) fn session_key(&self) -> String {
+        self.txns.layout.session(self.txns.session)
+    }
+
+    pub(crate) async fn request(&self, claim: &Claim, wait: Wait) -> Result<State, StoreError> {
+        let record = Record::new(claim.owner.clone(), SystemTime::now());
+        let proposed = self.proposal();
+        let txn = self.txns.request(claim, wait, &record, proposed)?;
+        let (answer, ticket) = self.txn(txn).await?;
+        match self.txns.answer(wait, &answer, proposed) {
+            Answer::Free { base } => Ok(State::Granted(self.placed(claim, ticket, base)?)),
+            Answer::Queued { base, ahead } => {
+                Ok(State::Waiting(self.placed(claim, ticket, base)?, ahead))
+            }
+            Answer::Nothing(found) => match self.learn(claim, &found).await? {
+                Some(place) => self.look_from(claim, place).await,
+                None => Ok(State::Absent),
+            },
+        }
+    }
+
+    /// From the newest revision that is known: by what has been written since, the token is ahead of
+    /// the time, and with it all later ones. That must stay less than the time in which a store that has
+    /// lost its data comes back (FENCE).
+    fn proposal(&self) -> u64 {
+        let heard = self.heard.load(Ordering::Relaxed);
+        let revision = self.history.known().revision().max(heard);
+        base::proposal(base::now(), revision, self.base.load(Ordering::Relaxed))
+    }
+
+    /// Takes in the header of what a watch has told. It may be from a member that is behind: no reason
+    /// to end the session.
+    pub(crate) fn hear_of(&self, header: Option<&ResponseHeader>) {
+        let revision = header.map_or(0, ResponseHeader::revision);
+        self.heard.fetch_max(revision, Ordering::Relaxed);
+    }
+
+    /// How the claim stands now, by one read, if its place is known.
+    pub(crate) async fn look(&self, claim: &Claim) -> Result<State, StoreError> {
+        let known = self.places().get(&claim.id.number).copied();
+        let place = match known {
+            Some(place) => Some(place),
+            None => {
+                let (answer, _) = self.txn(self.txns.search(claim)).await?;
+                let found = self.txns.found(&answer.op_responses());
+                self.learn(claim, &found).await?
+            }
+        };
+        match place {
+            Some(place) => self.look_from(claim, place).await,
+            None => Ok(State::Absent),
+        }
+    }
+
+    async fn look_from(&self, claim: &Claim, place: Place) -> Result<State, StoreError> {
+        let (answer, _) = self.txn(self.txns.look(claim, place.ticket)).await?;
+        match self.txns.looked(&answer, place.ticket) {
+            (false, ..) => Err(StoreError::lapsed()),
+            (true, false, _) => {
+                self.places().remove(&claim.id.number);
+                Ok(State::Absent)
+            }
+            (true, true, None) => Ok(State::Granted(place)),
+            (true, true, Some(ahead)) => Ok(State::Waiting(place, ahead)),
+        }
+    }
+
+    /// Whether a claim that one of this session waits for is still there. That it is gone says something
+    /// only while the session stands, so the same read tells that too.
+    pub(crate) async fn is_there(&self, key: Vec<u8>) -> Result<bool, StoreError> {
+        match self.peek(Some(key)).await? {
+            (true, is_there) => Ok(is_there),
+            (false, _) => Err(StoreError::lapsed()),
+        }
+    }
+
+    /// Whether the session's key is still there.
+    pub(crate) async fn session_stands(&self) -> Result<bool, StoreError> {
+        Ok(self.peek(None).await?.0)
+    }
+
+    async fn peek(&self, key: Option<Vec<u8>>) -> Result<(bool, bool), StoreError> {
+        let (answer, _) = self.txn(self.txns.peek(key)).await?;
+        Ok(self.txns.peeked(&answer))
+    }
+
+    /// Whether this is the key of a claim of this session.
+    pub(crate) fn is_own(&self, key: &[u8]) -> bool {
+        self.txns.is_own(key)
+    }
+
+    pub(crate) async fn withdraw(
+        &self,
+        claim: &Claim,
+        attempts: Attempts,
+    ) -> Result<(), StoreError> {
+        match attempts {
+            Attempts::Answered => {
+                self.txn(self.txns.withdraw(claim)).await?;
+            }
+            Attempts::Unanswered => match self.txn(self.txns.withdraw_for_good(claim)).await {
+                Ok((answer, _)) if answer.succeeded() => {}
+                Ok(_) => return Err(StoreError::lapsed()),
+                // A server out of space takes no mark. An unlock must not depend on that (ATOM-B); the
+                // mark is tried again (ONCE).
+                Err(fault) if fault.kind() == StoreErrorKind::Unconfirmed => {
+                    self.txn(self.txns.withdraw(claim)).await?;
+                    return Err(StoreError::unavailable(fault.to_string()));
+                }
+                Err(fault) => return Err(fault),
+            },
+        }
+        self.places().remove(&claim.id.number);
+        Ok(())
+    }
+
+    /// Sends a transaction, and returns its answer and revision. One that wrote something has a
+    /// revision of its own.
+    async fn txn(&self, txn: Txn) -> Result<(TxnResponse, i64), StoreError> {
+        let known = self.history.known();
+        let answer = self.link.txn(txn).await?;
+        let point = self.history.check(known, answer.header())?;
+        Ok((answer, point.revision()))
+    }
+
+    /// Notes the place of a claim that was just written.
+    fn placed(&self, claim: &Claim, ticket: i64, base: Option<u64>) -> Result<Place, StoreError> {
+        // Somebody deleted the base, and it cannot be known what it was. The next session makes it anew.
+        let base = base.ok_or_else(StoreError::lapsed)?;
+        self.base.fetch_max(base, Ordering::Relaxed);
+        // The claim was written all the same: it must be withdrawn (ATOM-B).
+        let absurd =
+            || StoreError::unconfirmed(strange(self.txns.layout.base().as_bytes()).to_string());
+        let token = base::token(base, ticket).ok_or_else(absurd)?;
+        let place = Place { ticket, token };
+        self.places().insert(claim.id.number, place);
+        Ok(place)
+    }
+
+    /// The place of a claim whose request went unanswered; `None` if it is not there (ONCE).
+    async fn learn(&self, claim: &Claim, found: &Found) -> Result<Option<Place>, StoreError> {
+        if !found.session_stands {
+            return Err(StoreError::lapsed());
+        }
+        let Some(own) = found.own.as_ref().filter(|_| !found.is_withdrawn) else {
+            return Ok(None);
+        };
+        let record = Record::read(own.value()).ok_or_else(|| strange(own.key()))?;
+        let ticket = own.create_revision();
+        let base = match record.base {
+            Some(base) => Some(base),
+            None => base_as_of(&self.link, &self.txns.layout, ticket, found.base.as_ref()).await?,
+        };
+        // If the server has compacted it away, the claim has no token, and never will have one: this
+        // session is given up. An answer must have been lost, the clock be behind another client's, and
+        // a compaction have overtaken the repeated request.
+        Ok(Some(self.placed(claim, ticket, base)?))
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<u64, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The base at this ticket: the current one if it is older, otherwise the one that the server still has
+/// of then; `None` if it has compacted that away.
+pub(crate) async fn base_as_of(
+    link: &Link,
+    layout: &Layout,
+    ticket: i64,
+    current: Option<&KeyValue>,
+) -> Result<Option<u64>, StoreError> {
+    if let Some(current) = current.filter(|base| base.mod_revision() <= ticket) {
+        return read_base(current).map(Some);
+    }
+    let key = layout.base();
+    let past = link
+        .call(|wire| {
+            let mut kv = wire.kv.clone();
+            async move {
+                let options = GetOptions::new().with_revision(ticket);
+                match kv.get(key, Some(options)).await {
+                    Err(fault) if is_compacted(&fault) => Ok(None),
+                    found => found.map(|found| only(&found)),
+                }
+            }
+        })
+        .await?;
+    past.as_ref().map(read_base).transpose()
+}
+
+fn read_base(key: &KeyValue) -> Result<u64, StoreError> {
+    base::read(key.value()).ok_or_else(|| strange(key.key()))
+}
+
+/// Makes a key, or reads it if it is there.
+fn make_or_read(key: String, value: String) -> TxnOp {
+    let txn = Txn::new().when([absent(key.clone())]);
+    let txn = txn.and_then([TxnOp::put(key.clone(), value, None)]);
+    TxnOp::txn(txn.or_else([TxnOp::get(key, None)]))
+}
+
+/// What the [`make_or_read`] at this place has read.
+fn found_by(answers: &[TxnOpResponse], place: usize) -> Option<KeyValue> {
+    match answers.get(place)? {
+        TxnOpResponse::Txn(made) => gets(&made.op_responses()).first().and_then(only),
+        _ => None,
+    }
+}

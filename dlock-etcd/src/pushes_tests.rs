@@ -1,0 +1,116 @@
+use dlock_core::{ClaimId, FencingToken, Inbox, LockName, Mode, Owner, Push, SessionId};
+use futures_util::FutureExt;
+
+use super::*;
+use crate::keys::Layout;
+use crate::link::Link;
+use crate::options::EtcdOptions;
+use crate::transport::Dialer;
+
+const SESSION: u128 = 1;
+
+fn claim(session: u128, number: u64) -> Claim {
+    Claim {
+        id: ClaimId {
+            session: SessionId::from(session),
+            number,
+        },
+        name: LockName::new("n").unwrap(),
+        mode: Mode::Exclusive,
+        owner: Owner::this_process(),
+    }
+}
+
+/// A listener whose claim 7 waits for one of another session alone, on a stream of which nothing has been
+/// heard; the store is out of reach.
+struct Scene {
+    listener: Listener,
+    inbox: Inbox,
+    session: WatchId,
+    ahead: WatchId,
+}
+
+impl Scene {
+    fn new(session_ahead: u128) -> Self {
+        let options = EtcdOptions::new("127.0.0.1", 1);
+        let link = Arc::new(Link::new(&options, Dialer::new(&options).unwrap()));
+        let layout = Layout::new(options.namespace.clone());
+        let nearest = layout.claim(&claim(session_ahead, 3)).into_bytes();
+        let claims = Claims::unopened(link, layout, SessionId::from(SESSION));
+        let (mailbox, inbox) = Mailbox::new();
+        let (_, orders) = mpsc::unbounded_channel();
+        let mut listener = Listener::new(Arc::new(claims), mailbox, orders);
+        let session = listener.new_watch(Subject::Session);
+        listener.obey(Order::WatchOver(Box::new(Waiter {
+            claim: claim(SESSION, 7),
+            place: Place {
+                ticket: 9,
+                token: FencingToken::from_order(9),
+            },
+            ahead: Ahead {
+                nearest,
+                sole: true,
+            },
+        })));
+        let ahead = listener.last_watch;
+        Self {
+            listener,
+            inbox,
+            session,
+            ahead,
+        }
+    }
+
+    fn pushed(&mut self) -> Option<Push> {
+        self.inbox.next().now_or_never().flatten()
+    }
+}
+
+fn granted() -> Option<Push> {
+    let id = claim(SESSION, 7).id;
+    Some(Push::Granted(id, FencingToken::from_order(9)))
+}
+
+/// ATOM-A, WAKE: an event is a grant only where the session's end would have been heard first.
+#[test]
+fn an_event_is_a_grant_while_the_session_is_known_to_stand() {
+    for (session_ahead, stands, is_granted) in [
+        (SESSION + 1, true, true),
+        (SESSION + 1, false, false),
+        (SESSION, true, false),
+    ] {
+        let mut scene = Scene::new(session_ahead);
+        if stands {
+            let looked = Looked::Session(scene.session, Ok(true));
+            assert!(scene.listener.looked(looked).is_ok());
+        }
+        scene.listener.gone(scene.ahead, Seen::Event);
+        assert_eq!(scene.pushed(), granted().filter(|_| is_granted));
+        assert_eq!(scene.listener.looks.is_empty(), is_granted, "or a look");
+    }
+}
+
+#[test]
+fn what_a_look_has_seen_is_a_grant() {
+    let mut scene = Scene::new(SESSION);
+    let looked = Looked::Ahead(scene.ahead, Ok(false));
+    assert!(scene.listener.looked(looked).is_ok());
+    assert_eq!(scene.pushed(), granted());
+}
+
+/// A session of which nobody knows whether it stands is asked about again, on a new stream.
+#[test]
+fn a_failed_look_at_the_session_breaks_the_stream() {
+    let unknown = || Err(StoreError::unavailable("no answer"));
+    let mut scene = Scene::new(SESSION);
+    let looked = Looked::Session(scene.session, unknown());
+    assert!(scene.listener.looked(looked).is_err());
+    let of_an_older_stream = Looked::Session(scene.session - 1, unknown());
+    assert!(scene.listener.looked(of_an_older_stream).is_ok());
+    assert!(!scene.listener.stands);
+    for over in [Ok(false), Err(StoreError::lapsed())] {
+        let looked = scene.listener.looked(Looked::Session(scene.session, over));
+        assert!(matches!(looked, Ok(Some(Over))));
+        assert_eq!(scene.pushed(), Some(Push::Lost(LossReason::Revoked)));
+    }
+}

@@ -1,0 +1,285 @@
+//! The transactions: what is asked of the store in one atomic step.
+//!
+//! Nothing here is stored but claims, marks and sessions. Whether a claim is granted is *derived*, by
+//! the rule of [`LockTable`](dlock_core::table::LockTable): it is, if no claim in a conflicting mode
+//! has a smaller create revision (ATOM-A, FAIR).
+
+use dlock_core::mutants::{Mutant, is_on};
+use dlock_core::{Claim, Mode, SessionId, StoreError, Wait};
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder,
+    SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
+
+use crate::base;
+use crate::connect::{gets, only};
+use crate::keys::{Layout, conflicting};
+use crate::record::Record;
+
+/// What the transactions of one session have in common.
+#[derive(Debug)]
+pub(crate) struct Txns {
+    pub(crate) layout: Layout,
+    pub(crate) session: SessionId,
+    pub(crate) lease: i64,
+    /// The create revision of the session's key. One that was deleted and made anew, or that a
+    /// restored backup does not have, is another session.
+    pub(crate) opened: i64,
+}
+
+/// What a request was answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It was written, and nothing that conflicts is ahead.
+    Free { base: Option<u64> },
+    /// It was written, and waits.
+    Queued { base: Option<u64>, ahead: Ahead },
+    /// Nothing was written.
+    Nothing(Found),
+}
+
+/// The conflicting claims ahead of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// The key of the last of them: whoever else is ahead is ahead of that one too.
+    pub(crate) nearest: Vec<u8>,
+    /// Whether it is the only one.
+    pub(crate) sole: bool,
+}
+
+/// What there is of a claim.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) own: Option<KeyValue>,
+    pub(crate) is_withdrawn: bool,
+    pub(crate) session_stands: bool,
+    pub(crate) base: Option<KeyValue>,
+}
+
+impl Txns {
+    /// The session's lease stands, and the claim is neither there nor withdrawn (ONCE).
+    fn may_enter(&self, claim: &Claim) -> Vec<Compare> {
+        let mut conditions = vec![self.session_stands(), absent(self.layout.claim(claim))];
+        if !is_on(Mutant::ForgottenWithdraw) {
+            conditions.push(absent(self.layout.withdrawn(claim.id)));
+        }
+        conditions
+    }
+
+    fn session_stands(&self) -> Compare {
+        let key = self.layout.session(self.session);
+        Compare::create_revision(key, CompareOp::Equal, self.opened)
+    }
+
+    /// Writes the claim, and raises the base to `proposed` if that is more.
+    fn place(&self, claim: &Claim, record: &Record, proposed: u64) -> Result<TxnOp, StoreError> {
+        let (key, base) = (self.layout.claim(claim), self.layout.base());
+        let leased = || Some(PutOptions::new().with_lease(self.lease));
+        let raised = record.clone().with_base(proposed).text()?;
+        let less = Compare::value(base.clone(), CompareOp::Less, base::text(proposed));
+        let txn = Txn::new()
+            .when([less])
+            .and_then([
+                TxnOp::put(base.clone(), base::text(proposed), None),
+                TxnOp::put(key.clone(), raised, leased()),
+            ])
+            .or_else([
+                TxnOp::put(key, record.text()?, leased()),
+                TxnOp::get(base, None),
+            ]);
+        Ok(TxnOp::txn(txn))
+    }
+
+    /// A request: writes the claim if the lock is free for it. If it is not, and the claim may wait, it
+    /// reads what is ahead and then writes the claim; the count of each range tells whether there is
+    /// more than one.
+    pub(crate) fn request(
+        &self,
+        claim: &Claim,
+        wait: Wait,
+        record: &Record,
+        proposed: u64,
+    ) -> Result<Txn, StoreError> {
+        let mut free = self.may_enter(claim);
+        let modes = conflicting(claim.mode).map(|mode| self.layout.mode(&claim.name, mode));
+        let modes: Vec<String> = modes.collect();
+        free.extend(modes.iter().map(|mode| absent(mode.clone()).with_prefix()));
+        let otherwise = match wait {
+            Wait::Never => self.find(claim),
+            Wait::InTurn => {
+                let nearest = |mode: String| TxnOp::get(mode, Some(newest().with_limit(1)));
+                let mut queue: Vec<TxnOp> = modes.into_iter().map(nearest).collect();
+                queue.push(self.place(claim, record, proposed)?);
+                let txn = Txn::new()
+                    .when(self.may_enter(claim))
+                    .and_then(queue)
+                    .or_else(self.find(claim));
+                vec![TxnOp::txn(txn)]
+            }
+        };
+        Ok(Txn::new()
+            .when(free)
+            .and_then([self.place(claim, record, proposed)?])
+            .or_else(otherwise))
+    }
+
+    /// Reads the answer to a request that proposed this base.
+    pub(crate) fn answer(&self, wait: Wait, answer: &TxnResponse, proposed: u64) -> Answer {
+        let answers = answer.op_responses();
+        if answer.succeeded() {
+            let base = placed(&answers, proposed);
+            return Answer::Free { base };
+        }
+        let (Wait::InTurn, Some(TxnOpResponse::Txn(inner))) = (wait, answers.first()) else {
+            return Answer::Nothing(self.found(&answers));
+        };
+        let answers = inner.op_responses();
+        if !inner.succeeded() {
+            return Answer::Nothing(self.found(&answers));
+        }
+        let base = placed(&answers, proposed);
+        match ahead(&gets(&answers), |range| range.count()) {
+            Some(ahead) => Answer::Queued { base, ahead },
+            None => Answer::Free { base },
+        }
+    }
+
+    /// The reads that [`found`](Self::found) reads the answers of.
+    fn find(&self, claim: &Claim) -> Vec<TxnOp> {
+        let keys_only = || Some(GetOptions::new().with_keys_only());
+        vec![
+            TxnOp::get(self.layout.claim(claim), None),
+            TxnOp::get(self.layout.withdrawn(claim.id), keys_only()),
+            TxnOp::get(self.layout.session(self.session), keys_only()),
+            TxnOp::get(self.layout.base(), None),
+        ]
+    }
+
+    /// What there is of a claim of which nothing is known.
+    pub(crate) fn search(&self, claim: &Claim) -> Txn {
+        Txn::new().and_then(self.find(claim))
+    }
+
+    pub(crate) fn found(&self, answers: &[TxnOpResponse]) -> Found {
+        let mut found = gets(answers).into_iter().map(|answer| only(&answer));
+        let mut next = || found.next().flatten();
+        Found {
+            own: next(),
+            is_withdrawn: next().is_some(),
+            session_stands: next().is_some_and(|key| key.create_revision() == self.opened),
+            base: next(),
+        }
+    }
+
+    /// Reads what is ahead of a claim with this ticket, and whether the claim and the session are there.
+    pub(crate) fn look(&self, claim: &Claim, ticket: i64) -> Txn {
+        let keys_only = || Some(GetOptions::new().with_keys_only());
+        let mut reads = vec![
+            TxnOp::get(self.layout.claim(claim), keys_only()),
+            TxnOp::get(self.layout.session(self.session), keys_only()),
+        ];
+        // Two of each, because the count includes those behind.
+        let nearest = |mode: Mode| {
+            let options = newest().with_limit(2).with_max_create_revision(ticket - 1);
+            TxnOp::get(self.layout.mode(&claim.name, mode), Some(options))
+        };
+        reads.extend(conflicting(claim.mode).map(nearest));
+        Txn::new().and_then(reads)
+    }
+
+    /// Reads the answer to a look: whether the session and the claim are there, and what is ahead.
+    pub(crate) fn looked(&self, answer: &TxnResponse, ticket: i64) -> (bool, bool, Option<Ahead>) {
+        let answers = gets(&answer.op_responses());
+        let created = |place: usize| {
+            let key = answers.get(place).and_then(only);
+            key.map(|key| key.create_revision())
+        };
+        let (claim, session) = (created(0), created(1));
+        let ranges = answers.get(2..).unwrap_or_default();
+        let seen = |range: &GetResponse| i64::try_from(range.kvs().len()).unwrap_or(i64::MAX);
+        let ahead = ahead(ranges, seen);
+        (session == Some(self.opened), claim == Some(ticket), ahead)
+    }
+
+    /// Reads whether the session's key is there, and whether this one is.
+    pub(crate) fn peek(&self, key: Option<Vec<u8>>) -> Txn {
+        let keys_only = || Some(GetOptions::new().with_keys_only());
+        let session = self.layout.session(self.session).into_bytes();
+        let keys = [Some(session), key].into_iter().flatten();
+        Txn::new().and_then(
+            keys.map(|key| TxnOp::get(key, keys_only()))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// Reads the answer to a peek: whether the session stands, and whether the key is there.
+    pub(crate) fn peeked(&self, answer: &TxnResponse) -> (bool, bool) {
+        let answers = gets(&answer.op_responses());
+        let key = |place: usize| answers.get(place).and_then(only);
+        let stands = key(0).is_some_and(|key| key.create_revision() == self.opened);
+        (stands, key(1).is_some())
+    }
+
+    /// Whether this is the key of a claim of this session.
+    pub(crate) fn is_own(&self, key: &[u8]) -> bool {
+        let claim = self.layout.read(key);
+        claim.is_some_and(|(_, _, id)| id.session == self.session)
+    }
+
+    /// Takes the claim out, and nothing else (ATOM-B).
+    pub(crate) fn withdraw(&self, claim: &Claim) -> Txn {
+        Txn::new().and_then([self.take_out(claim)])
+    }
+
+    fn take_out(&self, claim: &Claim) -> TxnOp {
+        if is_on(Mutant::UncheckedRelease) {
+            let everything = DeleteOptions::new().with_prefix();
+            return TxnOp::delete(self.layout.lock(&claim.name), Some(everything));
+        }
+        TxnOp::delete(self.layout.claim(claim), None)
+    }
+
+    /// The same, and leaves a mark that lives as long as the session (ONCE).
+    pub(crate) fn withdraw_for_good(&self, claim: &Claim) -> Txn {
+        let mark = PutOptions::new().with_lease(self.lease);
+        Txn::new().when([self.session_stands()]).and_then([
+            self.take_out(claim),
+            TxnOp::put(self.layout.withdrawn(claim.id), "", Some(mark)),
+        ])
+    }
+}
+
+pub(crate) fn absent(key: impl Into<Vec<u8>>) -> Compare {
+    Compare::create_revision(key, CompareOp::Equal, 0)
+}
+
+/// The keys of a range, the newest first.
+fn newest() -> GetOptions {
+    GetOptions::new()
+        .with_prefix()
+        .with_keys_only()
+        .with_sort(SortTarget::Create, SortOrder::Descend)
+}
+
+/// The base of a claim that was just written: the proposed one where that raised it, otherwise the one
+/// that was found.
+fn placed(answers: &[TxnOpResponse], proposed: u64) -> Option<u64> {
+    let Some(TxnOpResponse::Txn(place)) = answers.last() else {
+        return None;
+    };
+    if place.succeeded() {
+        return Some(proposed);
+    }
+    let found = gets(&place.op_responses());
+    base::read(only(found.first()?)?.value())
+}
+
+/// The nearest of the claims in these ranges, each with the newest first.
+fn ahead(ranges: &[GetResponse], count: impl Fn(&GetResponse) -> i64) -> Option<Ahead> {
+    let firsts = ranges.iter().filter_map(|range| range.kvs().first());
+    let nearest = firsts.max_by_key(|key| key.create_revision())?;
+    Some(Ahead {
+        nearest: nearest.key().to_vec(),
+        sole: ranges.iter().map(count).sum::<i64>() == 1,
+    })
+}
