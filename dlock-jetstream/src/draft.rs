@@ -1,0 +1,176 @@
+//! A document in the making: what an operation does to a lock's table, and what follows from it.
+//!
+//! Pure: no I/O, and the time comes from outside.
+
+use std::time::Duration;
+
+use dlock_core::table::{Granted, LockTable, Stamp};
+use dlock_core::{Claim, ClaimId, FencingToken, Outcome, SessionId};
+
+use crate::documents::Document;
+
+/// Who was granted a lock on its own request need not be looked at for so long: its TTL is a second at
+/// least, and the slack is longer than another one.
+const FRESH: Duration = Duration::from_secs(2);
+/// What an operation makes of a document.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Decision {
+    /// It cannot be told from what is remembered: read the document.
+    Read,
+    /// Nothing is to be written.
+    Done(Outcome),
+    /// This is the outcome once the draft is committed.
+    Write(Outcome),
+}
+
+/// A document in the making.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) table: LockTable,
+    stamp: Stamp,
+    /// Whom it grants, other than who asks.
+    pub(crate) granted: Vec<Granted>,
+    /// Whether it differs from the document that it was made from.
+    pub(crate) changed: bool,
+}
+
+impl Draft {
+    pub(crate) fn new(table: LockTable, stamp: Stamp) -> Self {
+        Self {
+            table,
+            stamp,
+            granted: Vec::new(),
+            changed: false,
+        }
+    }
+
+    pub(crate) fn request(&mut self, claim: &Claim) -> Option<FencingToken> {
+        self.changed = true;
+        (self.table).request(claim.id, claim.mode, &claim.owner, self.stamp)
+    }
+
+    pub(crate) fn withdraw(&mut self, claim: ClaimId) {
+        let before = self.table.claims().count();
+        let granted = self.table.withdraw(claim, self.stamp);
+        self.changed |= self.table.claims().count() != before;
+        self.granted.extend(granted);
+    }
+
+    pub(crate) fn expire(&mut self, session: SessionId) {
+        let before = self.table.claims().count();
+        let granted = self.table.expire(session, self.stamp);
+        self.changed |= self.table.claims().count() != before;
+        self.granted.extend(granted);
+    }
+
+    /// The claim's state in the draft, and whether that has to be written first.
+    pub(crate) fn decided(&self, claim: ClaimId, look_after: Duration) -> Decision {
+        let outcome = match self.table.get(claim).map(|entry| entry.token) {
+            None => Outcome::Absent,
+            Some(Some(token)) => Outcome::Granted { token },
+            Some(None) => Outcome::Waiting {
+                look_after: Some(look_after),
+            },
+        };
+        match self.changed {
+            true => Decision::Write(outcome),
+            false => Decision::Done(outcome),
+        }
+    }
+
+    /// For how long nobody needs to look at who holds what the claim waits for: they have just been
+    /// granted it on their own request. A grant by somebody else's release proves nothing of its
+    /// session; its number does not follow the ticket.
+    pub(crate) fn all_fresh(&self, claim: ClaimId) -> Option<Duration> {
+        let holders = self
+            .table
+            .blockers(claim)
+            .filter(|ahead| ahead.token.is_some());
+        let left = holders.map(|holder| {
+            let on_request = holder
+                .token
+                .is_some_and(|token| token.order() == holder.ticket + 1);
+            let age = Duration::from_millis(self.stamp.millis.saturating_sub(holder.since));
+            on_request
+                .then(|| FRESH.saturating_sub(age))
+                .filter(|left| !left.is_zero())
+        });
+        left.min()?
+    }
+
+    pub(crate) fn stored(&self, sequence: u64) -> Document {
+        Document {
+            sequence,
+            table: self.table.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dlock_core::{LockName, Mode, Owner};
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn at(millis: u64) -> Stamp {
+        Stamp {
+            order: millis * 1000,
+            millis,
+        }
+    }
+
+    fn claim(session: u128, mode: Mode) -> Claim {
+        Claim {
+            id: ClaimId {
+                session: SessionId::from(session),
+                number: 1,
+            },
+            name: LockName::new("n").unwrap(),
+            mode,
+            owner: Owner::this_process(),
+        }
+    }
+
+    /// LIVE-A: only who was granted on its own request, a moment ago, is known to have lived then.
+    #[test]
+    fn a_grant_on_request_is_fresh_for_a_while_and_one_by_a_release_is_not() {
+        let [one, two, three] = [1, 2, 3].map(|session| claim(session, Mode::Exclusive));
+        let mut draft = Draft::new(LockTable::default(), at(NOW));
+        assert!(draft.request(&one).is_some());
+        assert!(draft.request(&two).is_none());
+        assert_eq!(draft.all_fresh(two.id), Some(FRESH));
+        let mut later = Draft::new(draft.table.clone(), at(NOW + 500));
+        assert_eq!(
+            later.all_fresh(two.id),
+            Some(FRESH - Duration::from_millis(500))
+        );
+        let old = Draft::new(draft.table.clone(), at(NOW + 2000));
+        assert_eq!(old.all_fresh(two.id), None);
+        later.withdraw(one.id);
+        assert_eq!(later.granted.len(), 1);
+        later.request(&three);
+        assert_eq!(later.all_fresh(three.id), None);
+    }
+
+    /// ONCE: nothing is written that changes nothing.
+    #[test]
+    fn a_draft_knows_whether_it_changed_anything() {
+        let (one, two) = (claim(1, Mode::Exclusive), claim(2, Mode::Exclusive));
+        let mut draft = Draft::new(LockTable::default(), at(NOW));
+        draft.withdraw(one.id);
+        draft.expire(one.id.session);
+        let decided = draft.decided(one.id, FRESH);
+        assert!(matches!(decided, Decision::Done(Outcome::Absent)));
+        draft.request(&one);
+        let decided = draft.decided(one.id, FRESH);
+        assert!(matches!(decided, Decision::Write(Outcome::Granted { .. })));
+        let mut next = Draft::new(draft.table, at(NOW));
+        let decided = next.decided(one.id, FRESH);
+        assert!(matches!(decided, Decision::Done(Outcome::Granted { .. })));
+        next.request(&two);
+        next.expire(one.id.session);
+        assert_eq!(next.granted[0].id, two.id);
+    }
+}
