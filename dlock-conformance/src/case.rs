@@ -68,6 +68,13 @@ impl Case {
         self
     }
 
+    /// After how long it has failed: a minute unless another time is chosen.
+    #[must_use]
+    pub fn limit_to(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// Its name: `ATOM-A/EX-beside-PR`.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -45,7 +45,8 @@ enum Command {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Store {
-    /// The store to start: memory, redis, redis-7 or valkey
+    /// The store to start: memory, redis, redis-7, valkey, etcd, etcd-cluster, jetstream or
+    /// jetstream-cluster
     #[arg(long)]
     backend: Option<String>,
     /// A running deployment; cases that would have to break it are ignored

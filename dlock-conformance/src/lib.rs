@@ -1,11 +1,12 @@
-//! Checks what dlock promises, on a store: `dlock-redis` and the in-memory store come with it, and a
-//! backend of your own can use the same cases.
+//! Checks what dlock promises, on a store: Redis, Valkey, etcd, NATS JetStream and the in-memory store
+//! come with it, and a backend of your own can use the same cases.
 //!
 //! ```text
-//! dlock-conformance run --backend redis       starts the store in a container, runs every case
-//! dlock-conformance run --url redis://…       a running deployment; nothing of it is broken
-//! dlock-conformance list                      the cases, with what each one shows
-//! dlock-conformance matrix                    what each store can do, as Markdown
+//! dlock-conformance run --backend redis              starts the store in a container, runs every case
+//! dlock-conformance run --backend jetstream-cluster  three servers, that are killed, frozen, cut off
+//! dlock-conformance run --url redis://…              a running deployment; nothing of it is broken
+//! dlock-conformance list                             the cases, with what each one shows
+//! dlock-conformance matrix                           what each store can do, as Markdown
 //! ```
 //!
 //! # How it works

@@ -9,7 +9,7 @@ use dlock_core::{Capabilities, Mode, Reach};
 use crate::target::{Need, Target};
 use crate::{Verdict, stores};
 
-/// One backend's column.
+/// What is known of one backend.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The store that the suite runs against: `redis-8.0`.
@@ -37,45 +37,54 @@ pub async fn ask_all() -> Verdict<Vec<Row>> {
 }
 
 async fn ask(target: &dyn Target) -> Verdict<Row> {
+    let mut lacks: Vec<String> = (Need::ALL.into_iter())
+        .filter_map(|need| target.lacks(need))
+        .collect();
+    // One reason may do for several needs.
+    lacks.dedup();
     Ok(Row {
         name: target.name().to_owned(),
         capabilities: target.link().await?.backend.capabilities(),
-        lacks: Need::ALL
-            .into_iter()
-            .filter_map(|need| target.lacks(need))
-            .collect(),
+        lacks,
     })
 }
 
-/// The matrix of these backends.
+/// The matrix of these backends: one row for each.
 #[must_use]
 pub fn markdown(rows: &[Row]) -> String {
+    const HEAD: [&str; 7] = [
+        "store",
+        "modes",
+        "shared by",
+        "a grant is kept by",
+        "smallest TTL",
+        "a crashed holder's lock is free within",
+        "the suite cannot show there",
+    ];
     let mut text = String::new();
-    let mut line = |what: &str, cell: &dyn Fn(&Row) -> String| {
-        let cells: Vec<String> = rows.iter().map(cell).collect();
-        let _ = writeln!(text, "| {what} | {} |", cells.join(" | "));
+    let mut line = |cells: &[&str]| {
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     };
-    line("", &|row| row.name.clone());
-    line("---", &|_| "---".to_owned());
-    line("modes", &|row| modes(row.capabilities.modes));
-    line("shared by", &|row| {
-        match row.capabilities.reach {
-            Reach::Process => "the tasks of one process",
-            Reach::Network => "all processes that reach it",
-        }
-        .to_owned()
-    });
-    line("a grant is kept by", &|row| {
-        row.capabilities.durability.clone()
-    });
-    line("smallest TTL", &|row| time(row.capabilities.min_ttl));
-    line("a crashed holder's lock is free within", &|row| {
-        format!("TTL + {}", time(row.capabilities.slack))
-    });
-    line("the suite cannot show there", &|row| match &row.lacks[..] {
-        [] => "—".to_owned(),
-        lacks => lacks.join("; "),
-    });
+    line(&HEAD);
+    line(&HEAD.map(|_| "---"));
+    for row in rows {
+        let can = &row.capabilities;
+        line(&[
+            &row.name,
+            &modes(can.modes),
+            match can.reach {
+                Reach::Process => "the tasks of one process",
+                Reach::Network => "all processes that reach it",
+            },
+            &can.durability,
+            &time(can.min_ttl),
+            &format!("TTL + {}", time(can.slack)),
+            &match &row.lacks[..] {
+                [] => "—".to_owned(),
+                lacks => lacks.join("; "),
+            },
+        ]);
+    }
     text
 }
 

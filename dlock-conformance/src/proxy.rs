@@ -98,6 +98,21 @@ impl Path for Proxy {
     }
 }
 
+/// A path to several servers: what happens to one of them happens to all.
+impl Path for Vec<Proxy> {
+    fn set(&self, condition: Condition) {
+        self.iter().for_each(|proxy| proxy.set(condition));
+    }
+
+    fn kept(&self) -> usize {
+        self.iter().map(Path::kept).sum()
+    }
+
+    fn deliver(&self) {
+        self.iter().for_each(Path::deliver);
+    }
+}
+
 async fn accept(
     listener: TcpListener,
     store: String,

@@ -73,6 +73,15 @@ pub trait Target: Debug + Send + Sync + 'static {
         Err(missing(self, Need::Unconfirmable))
     }
 
+    /// [`Need::Nodes`]: the servers of the cluster that the store is.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it is none, or cannot be broken.
+    fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
+        Err(missing(self, Need::Nodes))
+    }
+
     /// Ends what was started for the cases. Called once, after the last of them.
     ///
     /// # Errors
@@ -100,16 +109,19 @@ pub enum Need {
     Steps,
     /// A durability that the store cannot give: [`Target::unconfirmable`].
     Unconfirmable,
+    /// Several servers, one of which can fail: [`Target::nodes`].
+    Nodes,
 }
 
 impl Need {
     /// All of them.
-    pub const ALL: [Need; 5] = [
+    pub const ALL: [Need; 6] = [
         Need::Processes,
         Need::Wipe,
         Need::Meter,
         Need::Steps,
         Need::Unconfirmable,
+        Need::Nodes,
     ];
 }
 
@@ -121,6 +133,7 @@ impl fmt::Display for Need {
             Need::Meter => "counters of its operations",
             Need::Steps => "counters of the steps inside it",
             Need::Unconfirmable => "durability that it could fail to give",
+            Need::Nodes => "servers to lose one of",
         })
     }
 }
@@ -208,6 +221,66 @@ impl fmt::Display for Condition {
     }
 }
 
+/// The servers of a cluster, to be harmed.
+#[async_trait]
+pub trait Nodes: Debug + Send + Sync + 'static {
+    /// How many there are. They are numbered from 0.
+    fn count(&self) -> usize;
+
+    /// The one that decides about locks now.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when there is none.
+    async fn leader(&self) -> Verdict<usize>;
+
+    /// Does this to a node.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot be done.
+    async fn harm(&self, node: usize, harm: Harm) -> Verdict;
+
+    /// Undoes it.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot be undone.
+    async fn heal(&self, node: usize, harm: Harm) -> Verdict;
+
+    /// Waits until every node takes part again.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when one does not within a minute.
+    async fn whole(&self) -> Verdict;
+
+    /// How long the others may take, with their settings, to notice that their leader has gone and
+    /// to elect another one.
+    fn election(&self) -> Duration;
+}
+
+/// What can happen to one server of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// It ends where it stands, and keeps its files.
+    Killed,
+    /// It stands still. Its connections stay open.
+    Frozen,
+    /// It cannot reach the other servers, nor they it. Clients reach all of them.
+    CutOff,
+}
+
+impl fmt::Display for Harm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Harm::Killed => "killed",
+            Harm::Frozen => "frozen",
+            Harm::CutOff => "cut off from the others",
+        })
+    }
+}
+
 /// The store's own counters, read from the store and not from the client.
 #[async_trait]
 pub trait Meter: Debug + Send + Sync + 'static {
@@ -254,10 +327,14 @@ impl std::ops::Sub for Counts {
 pub struct Prices {
     /// Acquiring a free lock.
     pub acquire: u64,
+    /// Acquiring a free lock of which the client knows nothing yet.
+    pub first_acquire: u64,
     /// Acquiring a lock by waiting, up to and including the place in the queue.
     pub enqueue: u64,
     /// Learning of the grant after the push.
     pub take_over: u64,
+    /// The same after waiting behind several others: at most.
+    pub take_over_in_a_queue: u64,
     /// Releasing.
     pub release: u64,
     /// A try on a lock that is held.

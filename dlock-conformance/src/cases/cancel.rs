@@ -106,6 +106,12 @@ async fn unreachable(scene: Scene) -> Verdict {
         scene.brief_client("dropper").await?,
         scene.client("other").await?,
     );
+    // It knows the lock, so that it need not ask anything before it asks for it.
+    dropper
+        .lock(&lock, Mode::Exclusive)
+        .await?
+        .release()
+        .await?;
     // The request arrives, its answer does not; and then nothing more does.
     scene.set(dropper.link(), "dropper", Condition::CutFromStore)?;
     let asking = dropper.ask(&lock, Mode::Exclusive);

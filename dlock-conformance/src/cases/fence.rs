@@ -119,8 +119,9 @@ async fn lost_data(scene: Scene) -> Verdict {
     scene.history().note("store", "loses its data");
     scene.target().wipe().await?;
     let reason = held.lost(SHORT.max(holder.ttl())).await?;
+    // A store that was started again may take longer than the lease lasts.
     ensure!(
-        reason == LossReason::Revoked,
+        matches!(reason, LossReason::Revoked | LossReason::StoreUnreachable),
         "the holder was told: {reason}"
     );
     ensure!(

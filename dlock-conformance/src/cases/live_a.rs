@@ -45,15 +45,15 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// Clients in a runtime that can end in the middle of everything.
-struct Crashing(Runtime);
+pub(super) struct Crashing(Runtime);
 
 impl Crashing {
-    fn new() -> Verdict<Self> {
+    pub(super) fn new() -> Verdict<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         Ok(Self(builder.worker_threads(1).enable_all().build()?))
     }
 
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Verdict<T>> + Send + 'static,
     ) -> Verdict<T> {
@@ -61,7 +61,7 @@ impl Crashing {
     }
 
     /// Ends it. Returns when it did.
-    async fn crash(self, scene: &Scene, who: &str) -> Verdict<Duration> {
+    pub(super) async fn crash(self, scene: &Scene, who: &str) -> Verdict<Duration> {
         let history = scene.history().clone();
         let who = who.to_owned();
         on_plain_thread(move || {

@@ -17,10 +17,13 @@ mod live_b;
 mod live_b_back;
 mod modes;
 mod names;
+mod nodes;
+mod nodes_quorum;
 mod once;
 mod once_late;
 mod release;
 mod wake;
+mod workload;
 
 use crate::case::Case;
 
@@ -46,6 +49,8 @@ pub(crate) fn all() -> Vec<Case> {
         once::cases,
         once_late::cases,
         fence::cases,
+        nodes::cases,
+        nodes_quorum::cases,
         costs::cases,
         costs_growth::cases,
     ];

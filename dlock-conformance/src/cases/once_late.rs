@@ -74,6 +74,8 @@ async fn late_request(scene: Scene, to: LateTo) -> Verdict {
         scene.client_for("late", TTL).await?,
         scene.client("other").await?,
     );
+    // It knows the lock, so that what is held back is the request and not a question before it.
+    late.lock(&lock, Mode::Exclusive).await?.release().await?;
     let held = match to {
         LateTo::FreeLock => None,
         LateTo::HeldLock => Some(other.lock(&lock, Mode::Exclusive).await?),
@@ -110,6 +112,7 @@ async fn late_copy(scene: Scene) -> Verdict {
         scene.client_for("late", TTL).await?,
         scene.client("other").await?,
     );
+    late.lock(&lock, Mode::Exclusive).await?.release().await?;
     scene.set(late.link(), "late", Condition::Held)?;
     let kept = path(&late)?;
     let asking = late.ask(&lock, Mode::Exclusive);
@@ -142,6 +145,8 @@ async fn lost_reply(scene: Scene) -> Verdict {
         scene.client_for("client", TTL).await?,
         scene.client("other").await?,
     );
+    // It knows the lock, so that it need not ask anything before it asks for it.
+    client.lock(&lock, Mode::Exclusive).await?.release().await?;
     scene.set(client.link(), "client", Condition::CutFromStore)?;
     let asking = client.ask(&lock, Mode::Exclusive);
     let arrived = |lock: &LockSnapshot| !lock.holders.is_empty();
@@ -170,8 +175,8 @@ async fn lost_reply(scene: Scene) -> Verdict {
     held.release().await?;
     scene.until_free(other.client(), &lock, LIMIT).await?;
 
-    // The same for a place in the queue.
-    let theirs = other.lock(&queue, Mode::Exclusive).await?;
+    // The same for a place in the queue, behind another lock of its own.
+    let theirs = client.lock(&queue, Mode::Exclusive).await?;
     scene.set(client.link(), "client", Condition::CutFromStore)?;
     let asking = client.ask(&queue, Mode::Exclusive);
     waiting(&scene, &other, &queue, 1).await?;

@@ -30,6 +30,7 @@ impl Target for Memory {
             Need::Processes => Some("other processes cannot reach this process's memory".into()),
             Need::Steps => Some("it does not count the steps of an operation".into()),
             Need::Unconfirmable => Some("it has one durability only".into()),
+            Need::Nodes => Some("it is no server".into()),
         }
     }
 
@@ -59,8 +60,10 @@ impl Meter for Memory {
     fn prices(&self) -> Prices {
         Prices {
             acquire: 1,
+            first_acquire: 1,
             enqueue: 1,
             take_over: 0,
+            take_over_in_a_queue: 0,
             release: 1,
             refused_try: 1,
             heartbeat: 1,
