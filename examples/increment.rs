@@ -79,11 +79,7 @@ async fn work(args: &Args, counter: &Counter<'_>) -> Result<()> {
     };
     let mut turns = 0;
     while turns < rounds {
-        let guard = match client.lock(&name).await {
-            Ok(guard) => guard,
-            Err(Error::Lost(_)) => continue, // the next request opens another session
-            Err(error) => return Err(error.into()),
-        };
+        let guard = take(&client, &name).await?;
         let number = counter.read(&guard);
         if number
             .and_then(|number| counter.write(&guard, number + 1))
@@ -95,12 +91,28 @@ async fn work(args: &Args, counter: &Counter<'_>) -> Result<()> {
         let _ = guard.release().await;
     }
     if args.worker.victim {
-        let _guard = client.lock(&name).await?;
+        let _guard = take(&client, &name).await?;
         println!("{HOLDING} {turns}");
         std::future::pending::<()>().await;
     }
     println!("{DONE} {turns}");
     Ok(())
+}
+
+/// Takes the lock. A store that is out of reach, because it elects a leader, say, may come back.
+async fn take(client: &Client, name: &str) -> Result<Guard> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let start = Instant::now();
+    loop {
+        match client.lock(name).await {
+            Ok(guard) => return Ok(guard),
+            Err(Error::Lost(_)) => {} // the next request opens another session
+            Err(Error::Store { .. }) if start.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Starts the processes, kills the victim, and counts.

@@ -5,7 +5,7 @@
 //! use std::time::Duration;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-//! // `redis://localhost:6379?ttl=10s` is the same program on Redis.
+//! // `redis://localhost:6379?ttl=10s` is the same program on Redis, `etcd://…` on etcd, `nats://…` on NATS.
 //! let client = dlock::connect("memory://jobs?ttl=10s").await?;
 //!
 //! let guard = client.lock("nightly-report").await?; // exclusive, waits its turn
@@ -27,6 +27,8 @@
 //! | --- | --- | --- |
 //! | always there | `memory://`, `memory://NAME` | this process alone; also the [test double](memory) |
 //! | `redis` | `redis://`, `rediss://`, `valkey://`, `valkeys://` | Redis 7 and later, Valkey |
+//! | `etcd` | `etcd://`, `etcds://` | etcd 3.5 and later; building it needs `protoc` |
+//! | `jetstream` | `nats://`, `tls://` | NATS JetStream, nats-server 2.11 and later |
 //!
 //! Options that mean the same on every store: `ttl` (how long a lease lasts without a renewal; `10s`),
 //! `label` (what [`inspect`](Client::inspect) and errors call this client), `namespace` (whose locks they
@@ -42,6 +44,10 @@
 
 pub use dlock_core::*;
 
+#[cfg(feature = "etcd")]
+pub use dlock_etcd as etcd;
+#[cfg(feature = "jetstream")]
+pub use dlock_jetstream as jetstream;
 #[cfg(feature = "redis")]
 pub use dlock_redis as redis;
 
@@ -55,6 +61,10 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
     ("rediss", Some("redis"), cfg!(feature = "redis")),
     ("valkey", Some("redis"), cfg!(feature = "redis")),
     ("valkeys", Some("redis"), cfg!(feature = "redis")),
+    ("etcd", Some("etcd"), cfg!(feature = "etcd")),
+    ("etcds", Some("etcd"), cfg!(feature = "etcd")),
+    ("nats", Some("jetstream"), cfg!(feature = "jetstream")),
+    ("tls", Some("jetstream"), cfg!(feature = "jetstream")),
 ];
 
 /// Connects to the store that the URL names.
@@ -83,6 +93,20 @@ pub async fn connect(url: &str) -> Result<Client, Error> {
             let store = dlock_redis::RedisOptions::from_url(&mut url)?;
             url.finish()?;
             let store = dlock_redis::Redis::connect(store).await?;
+            Client::builder(store).options(options).connect().await
+        }
+        #[cfg(feature = "etcd")]
+        "etcd" | "etcds" => {
+            let store = dlock_etcd::EtcdOptions::from_url(&mut url)?;
+            url.finish()?;
+            let store = dlock_etcd::Etcd::connect(store).await?;
+            Client::builder(store).options(options).connect().await
+        }
+        #[cfg(feature = "jetstream")]
+        "nats" | "tls" => {
+            let store = dlock_jetstream::JetStreamOptions::from_url(&mut url)?;
+            url.finish()?;
+            let store = dlock_jetstream::JetStream::connect(store).await?;
             Client::builder(store).options(options).connect().await
         }
         _ => {

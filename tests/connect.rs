@@ -16,13 +16,32 @@ async fn an_unknown_scheme_lists_what_is_compiled_in() {
     );
 }
 
-#[cfg(not(feature = "redis"))]
 #[tokio::test]
 async fn a_known_scheme_names_the_feature_to_switch_on() {
-    for scheme in ["redis", "rediss", "valkey", "valkeys"] {
-        let error = error(&format!("{scheme}://localhost")).await;
-        assert!(error.contains("switch on the feature `redis`"), "{error}");
-        assert!(error.contains("memory:// are"), "{error}");
+    for (feature, compiled, schemes) in [
+        (
+            "redis",
+            cfg!(feature = "redis"),
+            &["redis", "rediss", "valkey", "valkeys"][..],
+        ),
+        ("etcd", cfg!(feature = "etcd"), &["etcd", "etcds"]),
+        ("jetstream", cfg!(feature = "jetstream"), &["nats", "tls"]),
+    ] {
+        for scheme in schemes.iter().filter(|_| !compiled) {
+            let error = error(&format!("{scheme}://localhost")).await;
+            let expected = format!("switch on the feature `{feature}`");
+            assert!(error.contains(&expected), "{error}");
+            assert!(error.contains("memory://"), "{error}");
+        }
+        for scheme in schemes.iter().filter(|_| compiled) {
+            let error = error(&format!("{scheme}://localhost?tll=1s")).await;
+            let expected = format!("option tll: {scheme}:// has no such option");
+            assert!(error.contains(&expected), "{error}");
+            // The options that mean the same everywhere.
+            for option in ["label", "namespace", "ttl"] {
+                assert!(error.contains(option), "{scheme}: no {option}: {error}");
+            }
+        }
     }
 }
 

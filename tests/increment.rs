@@ -1,97 +1,77 @@
-//! The `increment` example as a user runs it: on a real Redis, and where it cannot run.
-#![cfg(feature = "redis")]
-// The helpers below belong to the tests, but stand outside of them.
+//! The `increment` example as a user runs it: on real stores, on clusters that lose their servers in
+//! turn, and where it cannot run.
+#![cfg(all(feature = "redis", feature = "etcd", feature = "jetstream"))]
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+mod support;
 
-/// A Redis in a container, by the engine's own command: whoever only wants to run an example of this
-/// package should not have to build a client for container engines.
-struct Redis {
-    id: String,
+use std::process::Output;
+use std::sync::Arc;
+
+use support::{Store, example};
+
+async fn increment(url: String, rounds: u32) -> Output {
+    let mut increment = example("increment");
+    increment.args(["--url", &url, "--processes", "8"]);
+    increment.args(["--rounds", &rounds.to_string()]);
+    let run = tokio::task::spawn_blocking(move || increment.output().unwrap());
+    run.await.unwrap()
 }
 
-impl Redis {
-    async fn start() -> Self {
-        let run = [
-            "run",
-            "--rm",
-            "--detach",
-            "--publish",
-            "127.0.0.1::6379",
-            "redis:8.0",
-        ];
-        let redis = Self { id: docker(&run) };
-        let limit = Instant::now() + Duration::from_secs(30);
-        while let Err(error) = dlock::connect(&redis.url()).await {
-            assert!(Instant::now() < limit, "{error}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        redis
-    }
-
-    fn url(&self) -> String {
-        format!("redis://{}?ttl=1s", docker(&["port", &self.id, "6379/tcp"]))
-    }
+/// Every turn counted once, also those of the process that was killed.
+fn is_exact(output: &Output, rounds: u32) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{said}");
+    assert!(text.contains("killed while it held the lock"), "{text}");
+    let turns = 7 * rounds + rounds / 2;
+    assert!(text.contains(&format!("{turns} turns")), "{text}");
+    assert!(text.contains("the counter is exact"), "{text}");
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = Command::new("docker").args(["kill", &self.id]).output();
-    }
-}
-
-fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker").args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// Cargo builds the examples before it runs the tests, into a folder beside theirs.
-fn increment(url: &str) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let folder: PathBuf = test.parent().and_then(|deps| deps.parent()).unwrap().into();
-    let mut example = Command::new(folder.join("examples").join("increment"));
-    example
-        .args(["--url", url, "--processes", "8", "--rounds", "50"])
-        .output()
-        .expect(
-            "the example is built: `cargo test` does it, `cargo test --test increment` does not",
-        )
+async fn eight_processes_and_a_kill(store: Store) {
+    is_exact(&increment(store.url(), 50).await, 50);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_processes_and_a_kill_leave_an_exact_count() {
-    let redis = Redis::start().await;
-    let url = redis.url();
-    let output = tokio::task::spawn_blocking(move || increment(&url))
-        .await
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        text.contains("0     25  killed while it held the lock"),
-        "{text}"
-    );
-    assert!(
-        text.contains("375 turns") && text.contains("the counter is exact"),
-        "{text}"
-    );
+async fn it_is_exact_on_redis() {
+    eight_processes_and_a_kill(Store::redis().await).await;
 }
 
-#[test]
-fn a_store_of_one_process_is_refused() {
-    let output = increment("memory://");
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_exact_on_etcd() {
+    eight_processes_and_a_kill(Store::etcd().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_exact_on_jetstream() {
+    eight_processes_and_a_kill(Store::jetstream().await).await;
+}
+
+/// Again and again, until each server was killed and is back.
+async fn servers_are_killed(store: Store) {
+    let store = Arc::new(store);
+    let all_of_them = Arc::clone(&store);
+    let killing = tokio::spawn(async move { all_of_them.kill_each_in_turn().await });
+    while !killing.is_finished() {
+        is_exact(&increment(store.url(), 100).await, 100);
+    }
+    killing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_exact_on_an_etcd_cluster_whose_servers_are_killed() {
+    servers_are_killed(Store::etcd_cluster().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_exact_on_a_jetstream_cluster_whose_servers_are_killed() {
+    servers_are_killed(Store::jetstream_cluster().await).await;
+}
+
+#[tokio::test]
+async fn a_store_of_one_process_is_refused() {
+    let output = increment("memory://".to_owned(), 50).await;
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(
