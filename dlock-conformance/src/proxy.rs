@@ -9,12 +9,14 @@
 //!
 //! *Held* bytes are not lost: they, and all that follow them on their connection, arrive when they
 //! are delivered, also if the client has closed its side by then. That is the packet which a
-//! network delivers after the client gave up (ONCE).
+//! network delivers after the client gave up (ONCE). They keep their distance in time: a server that
+//! is told in one breath of a request and of its sender's giving it up may well do nothing.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -153,6 +155,7 @@ async fn carry(
     let pump = |direction| Pump {
         direction,
         stuck: None,
+        delivered: None,
         weather: weather.clone(),
         kept: Arc::clone(&kept),
     };
@@ -188,8 +191,16 @@ struct Pump {
     direction: Direction,
     /// The delivery before which held bytes, and all that follow them, stay here.
     stuck: Option<u64>,
+    /// The newest delivery.
+    delivered: Option<Delivered>,
     weather: watch::Receiver<Weather>,
     kept: Arc<AtomicUsize>,
+}
+
+/// What was due before a delivery goes on as much later as the first that was held.
+struct Delivered {
+    at: Instant,
+    late: Duration,
 }
 
 /// Bytes that a pump has read, and when they go on.
@@ -212,8 +223,8 @@ impl Pump {
         mut to: OwnedWriteHalf,
     ) -> End {
         while let Some(chunk) = due.recv().await {
-            sleep_until(chunk.due).await;
-            if self.fate().await == Fate::Vanish {
+            sleep_until(self.due(&chunk)).await;
+            if self.fate(chunk.due).await == Fate::Vanish {
                 due.close();
                 return self.forgotten().await;
             }
@@ -222,15 +233,23 @@ impl Pump {
             }
         }
         // The sender has closed its side. On a path that is cut nobody is told of that either.
-        if self.fate().await == Fate::Vanish {
+        if self.fate(Instant::now()).await == Fate::Vanish {
             return self.forgotten().await;
         }
         let _ = to.shutdown().await;
         End::Closed
     }
 
-    /// What becomes of bytes that are due now; returns once they need not stay.
-    async fn fate(&mut self) -> Fate {
+    /// When these bytes go on, if nothing holds them now.
+    fn due(&self, chunk: &Chunk) -> Instant {
+        match &self.delivered {
+            Some(delivered) if chunk.due < delivered.at => chunk.due + delivered.late,
+            _ => chunk.due,
+        }
+    }
+
+    /// What becomes of bytes that were due at this time; returns once they need not stay.
+    async fn fate(&mut self, due: Instant) -> Fate {
         let mut held = None;
         loop {
             let weather = *self.weather.borrow_and_update();
@@ -238,7 +257,11 @@ impl Pump {
                 self.stuck = Some(weather.deliveries);
             }
             if self.stuck != Some(weather.deliveries) {
-                self.stuck = None;
+                if self.stuck.take().is_some() {
+                    let at = Instant::now();
+                    let late = at.saturating_duration_since(due);
+                    self.delivered = Some(Delivered { at, late });
+                }
                 return if weather.loses(self.direction) {
                     Fate::Vanish
                 } else {
@@ -254,7 +277,7 @@ impl Pump {
 
     /// The stream has a hole. Returns, and so closes it, once the direction is open again.
     async fn forgotten(&mut self) -> End {
-        while self.fate().await == Fate::Vanish {
+        while self.fate(Instant::now()).await == Fate::Vanish {
             if self.weather.changed().await.is_err() {
                 break;
             }

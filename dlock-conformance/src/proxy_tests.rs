@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -82,6 +80,33 @@ async fn what_is_held_arrives_after_its_sender_has_gone() {
     proxy.deliver();
     assert_eq!(received.recv().await, Some(1));
     assert_eq!(received.recv().await, Some(2));
+}
+
+#[tokio::test]
+async fn what_is_held_keeps_its_distance_in_time() {
+    let (proxy, mut client, mut received) = set_up().await;
+    proxy.set(Condition::Held);
+    let distance = Duration::from_millis(80);
+    client.write_u8(1).await.unwrap();
+    while proxy.kept() == 0 {
+        tokio::task::yield_now().await;
+    }
+    proxy.set(Condition::Clear);
+    tokio::time::sleep(distance).await;
+    client.write_u8(2).await.unwrap();
+    tokio::time::sleep(distance).await;
+    let start = Instant::now();
+    proxy.deliver();
+    assert_eq!(received.recv().await, Some(1));
+    assert_eq!(received.recv().await, Some(2));
+    // The clocks of timers are coarse.
+    assert!(start.elapsed() > distance / 2, "{:?}", start.elapsed());
+    client.write_u8(3).await.unwrap();
+    assert_eq!(
+        received.recv().await,
+        Some(3),
+        "what comes later is not late"
+    );
 }
 
 #[tokio::test]

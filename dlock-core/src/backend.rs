@@ -20,6 +20,10 @@ use crate::{
 /// Every future of a backend may be dropped before it is ready: the core gives up an attempt that
 /// takes too long. Its effect is unknown then, and so is the state of the connection that it used:
 /// the next attempt should not have to wait behind it.
+///
+/// Until then it is polled, by a task of the core: so one call may wait for another one, as for a
+/// connection that whoever needs it first makes. A backend that keeps futures of its own must poll
+/// them, or drop them, for as long as anybody can wait for what they hold.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
     /// What it is called in errors, spans and metrics: `redis`.

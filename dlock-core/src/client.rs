@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::task::JoinSet;
 
 use crate::request::Request;
 use crate::session::Session;
@@ -213,7 +214,8 @@ impl Client {
     /// [`Error::Store`] when the store cannot be reached.
     pub async fn names(&self) -> Result<Vec<LockName>, Error> {
         let inner = &self.inner;
-        let listed = inner.limited(inner.backend.names()).await;
+        let names = |backend: Arc<dyn Backend>| async move { backend.names().await };
+        let listed = inner.ask(names).await;
         let mut names = listed.map_err(|error| inner.failed("list the locks", None, error))?;
         names.sort();
         Ok(names)
@@ -345,27 +347,31 @@ impl Inner {
         );
         let opening =
             tokio::spawn(async move { Session::open(&*backend, clock, ttl, owner).await });
-        let opened = opening.map(|joined| match joined {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => Err(StoreError::ambiguous("the backend panicked")),
-            Err(_) => Err(StoreError::unavailable(
-                "the client's runtime has shut down",
-            )),
-        });
-        opened.boxed().shared()
+        opening
+            .map(|joined| ended(joined.map(Some)))
+            .boxed()
+            .shared()
     }
 
     pub(crate) async fn inspect(&self, name: &LockName) -> Result<LockSnapshot, Error> {
-        let snapshot = self.limited(self.backend.inspect(name)).await;
+        let asked = name.clone();
+        let inspect = |backend: Arc<dyn Backend>| async move { backend.inspect(&asked).await };
+        let snapshot = self.ask(inspect).await;
         snapshot.map_err(|error| self.failed("inspect", Some(name), error))
     }
 
-    async fn limited<T>(
-        &self,
-        attempt: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+    /// One attempt, in a task of its own, which ends when this is dropped: a user may keep a future
+    /// without polling it, and others may have to wait for what it has begun (a connection, say).
+    async fn ask<T, F>(&self, ask: impl FnOnce(Arc<dyn Backend>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         let limit = attempt::limit(self.options.ttl.get()).max(Duration::from_secs(1));
-        attempt::within(&*self.clock, limit, attempt).await
+        let (clock, attempt) = (self.clock.clone(), ask(self.backend.clone()));
+        let mut task = JoinSet::new();
+        task.spawn(async move { attempt::within(&*clock, limit, attempt).await });
+        ended(task.join_next().await.transpose())
     }
 
     pub(crate) fn failed(
@@ -380,5 +386,18 @@ impl Inner {
             doing,
             source,
         }
+    }
+}
+
+/// What a task with an attempt came to; `None` is a task that its runtime has swept away.
+fn ended<T>(
+    joined: Result<Option<Result<T, StoreError>>, tokio::task::JoinError>,
+) -> Result<T, StoreError> {
+    match joined {
+        Ok(Some(result)) => result,
+        Err(error) if error.is_panic() => Err(StoreError::ambiguous("the backend panicked")),
+        Ok(None) | Err(_) => Err(StoreError::unavailable(
+            "the client's runtime has shut down",
+        )),
     }
 }

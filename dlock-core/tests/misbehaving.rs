@@ -12,6 +12,7 @@ use dlock_core::{
     Attempts, Backend, Capabilities, Claim, Client, LockName, LockSnapshot, LossReason, Mailbox,
     Opened, Outcome, Session, SessionTerms, StoreError, Ttl, Wait, async_trait,
 };
+use futures_util::FutureExt;
 
 /// What is wrong with a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +100,15 @@ impl Backend for Wicked {
     }
 
     async fn inspect(&self, name: &LockName) -> Result<LockSnapshot, StoreError> {
+        let turn = self.my_turn().await;
+        if turn.is_some() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
         self.inner.inspect(name).await
     }
 
     async fn names(&self) -> Result<Vec<LockName>, StoreError> {
+        let _turn = self.my_turn().await;
         self.inner.names().await
     }
 }
@@ -200,6 +206,21 @@ async fn close_does_not_wait_behind_an_operation_that_nobody_polls() {
     }
     client.close(Duration::from_secs(2)).await.unwrap();
     assert!(asked.await.unwrap().is_err());
+}
+
+/// A future that its user keeps without polling it holds up nobody who has to wait for its turn.
+#[tokio::test]
+async fn a_look_that_nobody_polls_is_waited_for_by_nobody() {
+    let backend = Wicked::new(Vice::OneAtATime);
+    let client = backend.client().await;
+    let mut looks = [client.inspect("a"), client.inspect("b")].map(Box::pin);
+    for look in &mut looks {
+        assert!(look.now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert!(backend.turn.try_lock().is_err(), "the first has its turn");
+    assert_eq!(client.names().await.unwrap(), []);
+    client.lock("a").await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test]

@@ -116,6 +116,8 @@ struct Listener {
     last_watch: WatchId,
     /// What is still to be sent on the stream.
     outbox: VecDeque<Message>,
+    /// Polled as long as there is a stream, and gone with it: one may be making the connection that
+    /// everybody else waits for, this task included.
     looks: FuturesUnordered<BoxFuture<'static, Looked>>,
 }
 
@@ -165,6 +167,7 @@ impl Listener {
                 Ok(Over) => return,
                 Err(fault) => tracing::debug!(%fault, "the watches broke; watching again"),
             }
+            self.looks.clear();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

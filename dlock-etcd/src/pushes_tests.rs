@@ -24,6 +24,7 @@ fn claim(session: u128, number: u64) -> Claim {
 /// A listener whose claim 7 waits for one of another session alone, on a stream of which nothing has been
 /// heard; the store is out of reach.
 struct Scene {
+    link: Arc<Link>,
     listener: Listener,
     inbox: Inbox,
     session: WatchId,
@@ -32,11 +33,17 @@ struct Scene {
 
 impl Scene {
     fn new(session_ahead: u128) -> Self {
-        let options = EtcdOptions::new("127.0.0.1", 1);
+        Self::at(1, session_ahead)
+    }
+
+    /// With the store at this port.
+    fn at(port: u16, session_ahead: u128) -> Self {
+        let mut options = EtcdOptions::new("127.0.0.1", port);
+        options.connect_timeout = PATIENCE / 4;
         let link = Arc::new(Link::new(&options, Dialer::new(&options).unwrap()));
         let layout = Layout::new(options.namespace.clone());
         let nearest = layout.claim(&claim(session_ahead, 3)).into_bytes();
-        let claims = Claims::unopened(link, layout, SessionId::from(SESSION));
+        let claims = Claims::unopened(Arc::clone(&link), layout, SessionId::from(SESSION));
         let (mailbox, inbox) = Mailbox::new();
         let (_, orders) = mpsc::unbounded_channel();
         let mut listener = Listener::new(Arc::new(claims), mailbox, orders);
@@ -54,6 +61,7 @@ impl Scene {
         })));
         let ahead = listener.last_watch;
         Self {
+            link,
             listener,
             inbox,
             session,
@@ -113,4 +121,22 @@ fn a_failed_look_at_the_session_breaks_the_stream() {
         assert!(matches!(looked, Ok(Some(Over))));
         assert_eq!(scene.pushed(), Some(Push::Lost(LossReason::Revoked)));
     }
+}
+
+/// LIVE-A, ATOM-B: a look that is making the connection when the stream breaks keeps nobody from it, although
+/// it is polled no more.
+#[tokio::test]
+async fn a_look_of_a_broken_stream_holds_nobody_up() {
+    // It takes connections, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut scene = Scene::at(silent.local_addr().unwrap().port(), SESSION + 1);
+    scene.listener.gone(scene.ahead, Seen::Event);
+    assert!(scene.listener.looks.next().now_or_never().is_none());
+    let another = scene.link.wire();
+    let mut another = std::pin::pin!(another);
+    assert!((&mut another).now_or_never().is_none());
+    let listening = tokio::spawn(scene.listener.run());
+    let refused = tokio::time::timeout(PATIENCE * 10, another).await;
+    assert!(refused.expect("a turn").is_err());
+    assert!(!listening.is_finished());
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dlock_core::url::Secret;
 use dlock_core::{ConfigError, StoreError, Tls};
@@ -202,11 +202,16 @@ impl Wire {
     }
 }
 
+/// A request that was given up before this time says nothing about its connection: a session that
+/// ends drops what it has under way.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Abandons a connection unless an answer came over it: whoever gives an attempt up drops this, and
 /// the next attempt does not wait behind it. A connection on which others were answered meanwhile is
 /// kept: a busy server is no better on another one, and to connect is more work for it.
 pub(crate) struct Trust<'a> {
     wire: &'a Wire,
+    since: Instant,
     /// How many requests had been answered when this one was sent.
     before: u64,
 }
@@ -215,6 +220,7 @@ impl<'a> Trust<'a> {
     pub(crate) fn in_answers_of(wire: &'a Wire) -> Self {
         Self {
             wire,
+            since: Instant::now(),
             before: wire.answers.load(Ordering::Relaxed),
         }
     }
@@ -227,7 +233,8 @@ impl<'a> Trust<'a> {
 
 impl Drop for Trust<'_> {
     fn drop(&mut self) {
-        if self.wire.answers.load(Ordering::Relaxed) == self.before {
+        let is_silent = self.wire.answers.load(Ordering::Relaxed) == self.before;
+        if is_silent && self.since.elapsed() >= PATIENCE {
             tracing::debug!(
                 member = self.wire.member,
                 "no answer; going on to another connection"

@@ -44,6 +44,9 @@ pub(super) fn cases() -> Vec<Case> {
 /// An attempt is given up after a quarter of it: short enough not to wait long for that.
 const TTL: Duration = Duration::from_secs(4);
 
+/// How long the store has for a request that is late. Less than after what time an attempt is given up.
+const UNDISTURBED: Duration = Duration::from_millis(300);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LateTo {
     FreeLock,
@@ -64,7 +67,7 @@ async fn deliver(scene: &Scene, late: &Actor) -> Verdict {
     path.deliver();
     eventually(LIMIT, "what was held back has left", || path.kept() == 0).await?;
     // That it has been executed, nobody says: it is a stimulus without an answer.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(UNDISTURBED).await;
     Ok(())
 }
 
@@ -85,6 +88,8 @@ async fn late_request(scene: Scene, to: LateTo) -> Verdict {
     let asking = late.ask(&lock, Mode::Exclusive);
     eventually(LIMIT, "the request is held back", || kept.kept() > 0).await?;
     scene.set(late.link(), "late", Condition::Clear)?;
+    // The store shall have time to execute the request before it hears that it was given up.
+    tokio::time::sleep(UNDISTURBED).await;
     scene.history().note("late", "drops its acquire");
     drop(asking);
     // The withdraw goes around what is held back, and is confirmed: then the session is idle. To see
