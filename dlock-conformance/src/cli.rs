@@ -1,7 +1,7 @@
 //! The command line, for the suite's own program and for one of your own ([`run`](crate::run)).
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::case::{Case, cases};
 use crate::report::{Printer, Summary, failures, junit};
 use crate::runner::{Finished, run_all};
+use crate::soak::{self, SoakOptions};
 use crate::target::Target;
 use crate::{Context, Failure, Verdict, matrix, stores, worker};
 
@@ -32,6 +33,13 @@ enum Command {
         redis_version: Option<String>,
         #[command(flatten)]
         options: RunOptions,
+    },
+    /// Let clients work while everything breaks, and check what they saw
+    Soak {
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        options: SoakOptions,
     },
     /// List the cases, with what each one shows
     List,
@@ -77,6 +85,9 @@ pub fn main() -> ExitCode {
             redis_version,
             options,
         } => store_of(store, redis_version).and_then(|target| run(target, &options)),
+        Command::Soak { store, options } => {
+            store_of(store, None).and_then(|target| soak(target, &options))
+        }
         Command::List => {
             let cases = cases();
             let lines = cases
@@ -125,8 +136,19 @@ pub fn run_target(target: impl Target) -> ExitCode {
     struct Own {
         #[command(flatten)]
         options: RunOptions,
+        #[command(subcommand)]
+        instead: Option<Instead>,
     }
-    ended(run(Arc::new(target), &Own::parse().options))
+    #[derive(Debug, Subcommand)]
+    enum Instead {
+        /// Let clients work while everything breaks, and check what they saw
+        Soak(SoakOptions),
+    }
+    let (own, target) = (Own::parse(), Arc::new(target));
+    ended(match own.instead {
+        Some(Instead::Soak(options)) => soak(target, &options),
+        None => run(target, &own.options),
+    })
 }
 
 fn ended(done: Verdict<ExitCode>) -> ExitCode {
@@ -155,13 +177,40 @@ pub fn run(target: Arc<dyn Target>, options: &RunOptions) -> Verdict<ExitCode> {
     }
     drop(stopped);
     if let Some(file) = &options.junit {
-        let report = junit(&finished).because("writing the JUnit report")?;
-        std::fs::write(file, report).because(format!("writing {}", file.display()))?;
+        write(file, &junit(&finished)?)?;
     }
     print!("{}", failures(&finished));
     let summary = Summary::of(&finished);
     println!("\n{summary}");
     Ok(ExitCode::from(u8::from(summary.failed > 0)))
+}
+
+/// Runs the clients of a fault run on a target, prints what came of it, and ends what the target has
+/// started.
+///
+/// # Errors
+///
+/// A [`Failure`] when the run breaks down, or a report cannot be written.
+pub fn soak(target: Arc<dyn Target>, options: &SoakOptions) -> Verdict<ExitCode> {
+    let stopped = Stopped(Arc::clone(&target));
+    let summary = block_on(soak::run(target, options))?;
+    drop(stopped);
+    if let Some(file) = &options.junit {
+        write(file, &junit(&summary.cases())?)?;
+    }
+    if let Some(file) = &options.json {
+        write(file, &summary.json()?)?;
+    }
+    print!("{summary}");
+    if let Some(drawn) = summary.timeline() {
+        write(&options.timeline, drawn)?;
+        println!("drawn in {}", options.timeline.display());
+    }
+    Ok(ExitCode::from(u8::from(!summary.is_sound())))
+}
+
+fn write(file: &Path, text: &str) -> Verdict {
+    std::fs::write(file, text).because(format!("writing {}", file.display()))
 }
 
 fn fitting(filter: Option<&str>) -> Verdict<Vec<Case>> {

@@ -9,9 +9,6 @@
 //!   to the last look at which the guard said that it was held. So a violation is never an artefact
 //!   of the time that a message takes.
 //! - **FENCE**: of two such holds, the later one's token is greater.
-//!
-//! The table of modes is written out here once more: a suite that asked the library which modes
-//! conflict would follow it into any mistake.
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,18 +16,8 @@ use std::time::{Duration, Instant};
 
 use dlock_core::{FencingToken, Mode};
 
+use crate::check::{self, Hold};
 use crate::{Failure, Verdict};
-
-/// The contract's table, row by row in the order NL, CR, CW, PR, PW, EX.
-const TABLE: [&[u8; 6]; 6] = [
-    b"YYYYYY", b"YYYYYN", b"YYYNNN", b"YYNYNN", b"YYNNNN", b"YNNNNN",
-];
-
-/// Whether the contract lets these two modes be held side by side.
-#[must_use]
-pub fn compatible(a: Mode, b: Mode) -> bool {
-    TABLE[a.index()][b.index()] == b'Y'
-}
 
 /// The record of one case. Clones write to the same one.
 #[derive(Clone, Debug)]
@@ -53,23 +40,6 @@ struct Event {
     at: Duration,
     who: String,
     what: String,
-}
-
-/// One grant, and for how long it was certainly held.
-#[derive(Clone, Debug)]
-pub struct Hold {
-    /// Who held it.
-    pub who: String,
-    /// The lock.
-    pub lock: String,
-    /// The mode.
-    pub mode: Mode,
-    /// The grant's token.
-    pub token: FencingToken,
-    /// When the acquire returned.
-    pub from: Duration,
-    /// The last time at which it was certainly still held.
-    pub until: Duration,
 }
 
 /// Names one [`Hold`] of a history.
@@ -115,6 +85,7 @@ impl History {
             lock: lock.to_owned(),
             mode,
             token,
+            asked: None,
             from: now,
             until: now,
         });
@@ -141,27 +112,11 @@ impl History {
     ///
     /// A [`Failure`] that names the two holds which break a rule.
     pub fn check(&self) -> Verdict {
-        let mut holds = self.holds();
-        holds.sort_by(|a, b| a.lock.cmp(&b.lock).then(a.from.cmp(&b.from)));
-        for (place, first) in holds.iter().enumerate() {
-            let later = holds[place + 1..].iter();
-            for second in later.take_while(|hold| hold.lock == first.lock) {
-                if compatible(first.mode, second.mode) {
-                    continue;
-                }
-                if second.from < first.until {
-                    return Err(Failure::new(format!(
-                        "ATOM-A: conflicting holds overlap:\n  {first}\n  {second}"
-                    )));
-                }
-                if second.token <= first.token {
-                    return Err(Failure::new(format!(
-                        "FENCE: the later hold's token is not greater:\n  {first}\n  {second}"
-                    )));
-                }
-            }
+        let findings = check::holds(&self.holds(), |_, _| None);
+        match findings.violations.into_iter().next() {
+            Some(found) => Err(Failure::new(found.text)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -169,21 +124,6 @@ impl History {
             .written
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} held {} on {:?} from {:.6} s to {:.6} s, token {}",
-            self.who,
-            self.mode,
-            self.lock,
-            self.from.as_secs_f64(),
-            self.until.as_secs_f64(),
-            self.token,
-        )
     }
 }
 

@@ -5,6 +5,8 @@
 //! dlock-conformance run --backend redis              starts the store in a container, runs every case
 //! dlock-conformance run --backend jetstream-cluster  three servers, that are killed, frozen, cut off
 //! dlock-conformance run --url redis://…              a running deployment; nothing of it is broken
+//! dlock-conformance soak --backend etcd --minutes 15 --seed 1
+//!                                                    clients at work while everything breaks
 //! dlock-conformance list                             the cases, with what each one shows
 //! dlock-conformance matrix                           what each store can do, as Markdown
 //! ```
@@ -34,7 +36,7 @@
 //! ```
 //! use std::process::{Command, ExitCode};
 //!
-//! use dlock_conformance::target::{Link, Need, Target};
+//! use dlock_conformance::target::{Link, Need, Target, Worker};
 //! use dlock_conformance::{Verdict, cli, worker};
 //! use dlock_core::memory::{MemoryLink, MemoryStore};
 //!
@@ -58,10 +60,10 @@
 //!     }
 //!
 //!     // So that the cases about killed and frozen processes run: this program, as a worker.
-//!     fn worker(&self) -> Verdict<Command> {
+//!     async fn worker(&self) -> Verdict<Worker> {
 //!         let mut command = Command::new(std::env::current_exe()?);
 //!         command.arg(worker::ARGUMENT);
-//!         Ok(command)
+//!         Ok(Worker::new(command))
 //!     }
 //!
 //!     fn lacks(&self, need: Need) -> Option<String> {
@@ -90,6 +92,7 @@
 mod actor;
 pub mod case;
 mod cases;
+pub mod check;
 pub mod cli;
 mod failure;
 mod gate;
@@ -101,8 +104,10 @@ mod raw;
 pub mod report;
 pub mod runner;
 pub mod scene;
+pub mod soak;
 pub mod stores;
 pub mod target;
+pub mod timeline;
 mod weather;
 pub mod worker;
 pub mod wrap;

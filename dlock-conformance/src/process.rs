@@ -38,7 +38,7 @@ impl Process {
     ///
     /// A [`Failure`] when it cannot be started or cannot connect.
     pub async fn start(scene: &Scene, who: &str, ttl: Duration) -> Verdict<Self> {
-        let mut command = tokio::process::Command::from(scene.target().worker()?);
+        let mut command = tokio::process::Command::from(scene.target().worker().await?.command);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .kill_on_drop(true)
@@ -122,7 +122,7 @@ impl Process {
 }
 
 #[cfg(unix)]
-fn send(process: u32, signal: Signal) -> std::io::Result<()> {
+pub(crate) fn send(process: u32, signal: Signal) -> std::io::Result<()> {
     use rustix::process::{Pid, kill_process};
     let signal = match signal {
         Signal::Kill => rustix::process::Signal::KILL,
@@ -135,6 +135,6 @@ fn send(process: u32, signal: Signal) -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn send(_: u32, _: Signal) -> std::io::Result<()> {
+pub(crate) fn send(_: u32, _: Signal) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }

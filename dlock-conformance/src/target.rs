@@ -35,13 +35,13 @@ pub trait Target: Debug + Send + Sync + 'static {
         Some(format!("{} has no {need}", self.name()))
     }
 
-    /// [`Need::Processes`]: a command that starts another process, which runs
+    /// [`Need::Processes`]: how to start another process, which runs
     /// [`worker::run`](crate::worker::run) with a backend that reaches the same namespace.
     ///
     /// # Errors
     ///
     /// A [`Failure`] when it has none.
-    fn worker(&self) -> Verdict<Command> {
+    async fn worker(&self) -> Verdict<Worker> {
         Err(missing(self, Need::Processes))
     }
 
@@ -73,13 +73,13 @@ pub trait Target: Debug + Send + Sync + 'static {
         Err(missing(self, Need::Unconfirmable))
     }
 
-    /// [`Need::Nodes`]: the servers of the cluster that the store is.
+    /// [`Need::Servers`], [`Need::Nodes`]: the servers that the store is.
     ///
     /// # Errors
     ///
-    /// A [`Failure`] when it is none, or cannot be broken.
+    /// A [`Failure`] when they cannot be broken.
     fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
-        Err(missing(self, Need::Nodes))
+        Err(missing(self, Need::Servers))
     }
 
     /// Ends what was started for the cases. Called once, after the last of them.
@@ -109,18 +109,21 @@ pub enum Need {
     Steps,
     /// A durability that the store cannot give: [`Target::unconfirmable`].
     Unconfirmable,
+    /// A server that can fail: [`Target::nodes`].
+    Servers,
     /// Several servers, one of which can fail: [`Target::nodes`].
     Nodes,
 }
 
 impl Need {
     /// All of them.
-    pub const ALL: [Need; 6] = [
+    pub const ALL: [Need; 7] = [
         Need::Processes,
         Need::Wipe,
         Need::Meter,
         Need::Steps,
         Need::Unconfirmable,
+        Need::Servers,
         Need::Nodes,
     ];
 }
@@ -133,6 +136,7 @@ impl fmt::Display for Need {
             Need::Meter => "counters of its operations",
             Need::Steps => "counters of the steps inside it",
             Need::Unconfirmable => "durability that it could fail to give",
+            Need::Servers => "server to break",
             Need::Nodes => "servers to lose one of",
         })
     }
@@ -163,6 +167,26 @@ impl Link {
     pub fn over(mut self, path: Arc<dyn Path>) -> Self {
         self.path = Some(path);
         self
+    }
+}
+
+/// How another process is started that uses the store.
+#[derive(Debug)]
+pub struct Worker {
+    /// What starts it.
+    pub command: Command,
+    /// The network between it and the store, where the target controls it: fault runs break it.
+    pub path: Option<Arc<dyn Path>>,
+}
+
+impl Worker {
+    /// A process whose network the suite cannot touch.
+    #[must_use]
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            path: None,
+        }
     }
 }
 
@@ -221,7 +245,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// The servers of a cluster, to be harmed.
+/// The servers of a store, to be harmed: those of a cluster, or the only one.
 #[async_trait]
 pub trait Nodes: Debug + Send + Sync + 'static {
     /// How many there are. They are numbered from 0.
@@ -260,7 +284,7 @@ pub trait Nodes: Debug + Send + Sync + 'static {
     fn election(&self) -> Duration;
 }
 
-/// What can happen to one server of a cluster.
+/// What can happen to one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
     /// It ends where it stands, and keeps its files.

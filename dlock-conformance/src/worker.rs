@@ -8,16 +8,25 @@
 //! | `lock MODE NAME` | `granted TOKEN` |
 //! | `held?` | `held true` or `held false` |
 //! | `release` | `released` |
+//! | `deaf true` or `deaf false` | `deaf`: pushes are lost from now on, or arrive again |
+//! | `wall-clock MILLIS` | `wall-clock`: it is ahead by so much from now on (feature `mutants`) |
+//! | `soak …` | `soaking`, and then the lines of a [fault run](crate::soak) |
+//! | `stop` | `stopped`, when that has come to its end |
+//! | `serve` | `serves ADDRESS`: the process is the resource of a fault run from now on |
 //!
 //! What fails is reported as `failed …`. Without being asked it reports `lost …` when the lock is
 //! lost. It ends when its input does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dlock_core::{Backend, Client, Guard, Mode, Ttl};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
+use crate::scene::LIMIT;
+use crate::soak::{Work, serve};
+use crate::wrap::Deaf;
 use crate::{Context, Failure, Verdict};
 
 /// The first argument by which the suite's own programs know that they are a worker.
@@ -33,9 +42,13 @@ pub const URL: &str = "DLOCK_CONFORMANCE_URL";
 ///
 /// A [`Failure`] when the input cannot be read.
 pub async fn run(backend: impl Backend) -> Verdict {
-    let backend: Arc<dyn Backend> = Arc::new(backend);
+    let deaf = Arc::new(AtomicBool::new(false));
+    let backend: Arc<dyn Backend> = Arc::new(Deaf::while_set(Arc::new(backend), deaf.clone()));
     let mut orders = BufReader::new(stdin()).lines();
-    let mut worker = Worker::default();
+    let mut worker = Worker {
+        deaf,
+        ..Worker::default()
+    };
     while let Some(order) = orders.next_line().await.because("reading an order")? {
         match worker.obey(&backend, &order).await {
             Ok(report) => say(&report),
@@ -49,6 +62,8 @@ pub async fn run(backend: impl Backend) -> Verdict {
 struct Worker {
     client: Option<Client>,
     guard: Option<Arc<Guard>>,
+    work: Option<Work>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -62,8 +77,7 @@ impl Worker {
                 Ok("connected".into())
             }
             ["lock", mode, name] => {
-                let client = self.client.as_ref();
-                let client = client.ok_or_else(|| Failure::new("not connected"))?;
+                let client = self.client()?;
                 let mode: Mode = mode.parse()?;
                 let guard = Arc::new(client.lock(name).mode(mode).await?);
                 self.guard = Some(Arc::clone(&guard));
@@ -87,8 +101,33 @@ impl Worker {
                 guard.release().await?;
                 Ok("released".into())
             }
+            ["deaf", deaf] => {
+                self.deaf.store(deaf.parse()?, Ordering::Relaxed);
+                Ok("deaf".into())
+            }
+            #[cfg(feature = "mutants")]
+            ["wall-clock", millis] => {
+                dlock_core::mutants::set_wall_clock_ahead(millis.parse()?);
+                Ok("wall-clock".into())
+            }
+            ["soak", ref brief @ ..] => {
+                self.work = Some(Work::start(self.client()?.clone(), brief)?);
+                Ok("soaking".into())
+            }
+            ["stop"] => {
+                let work = self.work.take();
+                let work = work.ok_or_else(|| Failure::new("nothing was begun"))?;
+                work.stop(3 * LIMIT).await?;
+                Ok("stopped".into())
+            }
+            ["serve"] => serve().await.map(|()| "served".into()),
             _ => Err(Failure::new(format!("no such order: {order:?}"))),
         }
+    }
+
+    fn client(&self) -> Verdict<&Client> {
+        let client = self.client.as_ref();
+        client.ok_or_else(|| Failure::new("not connected"))
     }
 }
 
@@ -104,7 +143,7 @@ async fn report_loss(guard: std::sync::Weak<Guard>) {
     }
 }
 
-fn say(report: &str) {
+pub(crate) fn say(report: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     // Nobody reads any more: the suite is gone, and the input ends too.

@@ -88,6 +88,18 @@ fn time_since_start() -> Duration {
 /// is left, and looks again; below this time it sleeps the rest at once.
 const UNDIVIDED: Duration = Duration::from_millis(100);
 
+/// The time of the calendar, for a backend to stamp its records with. It may be wrong, and it may jump:
+/// nothing that a lock needs may depend on it.
+///
+/// With the feature `mutants` a test can make it jump.
+#[must_use]
+pub fn wall_clock() -> SystemTime {
+    #[cfg(feature = "mutants")]
+    return crate::mutants::jumped(SystemTime::now());
+    #[cfg(not(feature = "mutants"))]
+    SystemTime::now()
+}
+
 #[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
@@ -95,7 +107,7 @@ impl Clock for SystemClock {
     }
 
     fn wall(&self) -> SystemTime {
-        SystemTime::now()
+        wall_clock()
     }
 
     async fn sleep_until(&self, at: Moment) {

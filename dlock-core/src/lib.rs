@@ -242,7 +242,7 @@ pub use backend::{
 };
 pub use claim::{Claim, ClaimId, InvalidId, Owner, SessionId};
 pub use client::{Client, ClientBuilder, ClientOptions};
-pub use clock::{Clock, ManualClock, Moment, SystemClock};
+pub use clock::{Clock, ManualClock, Moment, SystemClock, wall_clock};
 pub use error::{ConfigError, Error, LockLost, LossReason, StoreError, StoreErrorKind, TimedOut};
 pub use guard::Guard;
 pub use mode::{COMPATIBLE, Mode, UnknownMode};

@@ -74,3 +74,25 @@ pub fn is_on(mutant: Mutant) -> bool {
         found
     }) == Some(mutant)
 }
+
+/// By how many milliseconds [`wall_clock`](crate::wall_clock) is ahead.
+#[cfg(feature = "mutants")]
+static AHEAD: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+
+/// Sets this process's [`wall_clock`](crate::wall_clock) ahead by so many milliseconds, or back.
+#[cfg(feature = "mutants")]
+pub fn set_wall_clock_ahead(millis: i64) {
+    AHEAD.store(millis, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(feature = "mutants")]
+pub(crate) fn jumped(time: std::time::SystemTime) -> std::time::SystemTime {
+    let millis = AHEAD.load(std::sync::atomic::Ordering::Relaxed);
+    let by = std::time::Duration::from_millis(millis.unsigned_abs());
+    let jumped = if millis < 0 {
+        time.checked_sub(by)
+    } else {
+        time.checked_add(by)
+    };
+    jumped.unwrap_or(time)
+}

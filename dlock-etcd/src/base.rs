@@ -18,7 +18,7 @@
 //!
 //! The number has a fixed width, so that the server, which compares bytes, compares numbers.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use dlock_core::FencingToken;
 
@@ -55,7 +55,7 @@ pub(crate) fn proposal(now: u64, revision: i64, known: u64) -> u64 {
 
 /// Microseconds since 1970.
 pub(crate) fn now() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since_1970 = dlock_core::wall_clock().duration_since(UNIX_EPOCH);
     u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 

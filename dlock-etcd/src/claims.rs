@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use dlock_core::{Attempts, Claim, FencingToken, SessionTerms, StoreError, StoreErrorKind, Wait};
+use dlock_core::{
+    Attempts, Claim, FencingToken, SessionTerms, StoreError, StoreErrorKind, Wait, wall_clock,
+};
 use etcd_client::{
     GetOptions, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
@@ -63,7 +64,7 @@ impl Claims {
         lease: i64,
         revision: i64,
     ) -> Result<Self, StoreError> {
-        let owner = Record::new(terms.owner.clone(), SystemTime::now()).text()?;
+        let owner = Record::new(terms.owner.clone(), wall_clock()).text()?;
         let key = layout.session(terms.id);
         let proposed = base::proposal(base::now(), revision, 0);
         let leased = PutOptions::new().with_lease(lease);
@@ -131,7 +132,7 @@ impl Claims {
     }
 
     pub(crate) async fn request(&self, claim: &Claim, wait: Wait) -> Result<State, StoreError> {
-        let record = Record::new(claim.owner.clone(), SystemTime::now());
+        let record = Record::new(claim.owner.clone(), wall_clock());
         let proposed = self.proposal();
         let txn = self.txns.request(claim, wait, &record, proposed)?;
         let (answer, ticket) = self.txn(txn).await?;

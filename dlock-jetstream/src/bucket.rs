@@ -143,7 +143,7 @@ async fn ensure_at_leisure(
 /// with the time: a bucket that is made after one that was lost uses none of that one's again, or
 /// a client that remembers a document of the lost one could overwrite another's (ATOM-A).
 async fn make(link: &Link, layout: &Layout, replicas: Option<u32>) -> Result<Info, Error> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = dlock_core::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
     let first = now.map_or(1, |since| since.as_micros());
     let config = json!({
         "name": layout.stream(),

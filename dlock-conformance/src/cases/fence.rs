@@ -6,7 +6,7 @@ use dlock_core::memory::MemoryStore;
 use dlock_core::{Fence, LossReason, Mode};
 
 use crate::case::{Case, Pace};
-use crate::history::compatible;
+use crate::check::compatible;
 use crate::scene::{LIMIT, LONG, SHORT, Scene, within};
 use crate::target::{Link, Need};
 use crate::{Context, Failure, Verdict, ensure};

@@ -3,7 +3,7 @@
 use dlock_core::Mode;
 
 use crate::case::Case;
-use crate::history::compatible;
+use crate::check::compatible;
 use crate::scene::{PROMPT, Scene};
 use crate::{Verdict, ensure};
 

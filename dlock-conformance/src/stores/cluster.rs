@@ -1,7 +1,6 @@
 //! Three servers in containers on a network of their own.
 
 use std::fmt::{self, Debug};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,9 @@ use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, worker_at};
+use super::deployment::{proxied, proxied_worker};
 use super::{http, network};
-use crate::target::{Harm, Link, Need, Nodes, Target};
+use crate::target::{Harm, Link, Need, Nodes, Target, Worker};
 use crate::{Failure, Verdict, ensure};
 
 const COUNT: usize = 3;
@@ -155,7 +154,7 @@ impl Target for Cluster {
 
     fn lacks(&self, need: Need) -> Option<String> {
         let reason = match need {
-            Need::Nodes => return None,
+            Need::Servers | Need::Nodes => return None,
             Need::Processes if cfg!(unix) => return None,
             Need::Processes => "there are no signals here",
             Need::Wipe => "a cluster is what keeps data",
@@ -165,8 +164,8 @@ impl Target for Cluster {
         Some(reason.to_owned())
     }
 
-    fn worker(&self) -> Verdict<Command> {
-        worker_at(&(self.0.kind.url)(&self.addresses()?.join(",")))
+    async fn worker(&self) -> Verdict<Worker> {
+        proxied_worker(&self.addresses()?, self.0.kind.url).await
     }
 
     fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {

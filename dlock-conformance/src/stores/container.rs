@@ -100,7 +100,6 @@ impl Server {
 }
 
 /// What can happen to a server.
-#[cfg(any(feature = "etcd", feature = "jetstream"))]
 impl Server {
     /// Loses the container and all that is in it, and starts another one in its place.
     pub(super) async fn replace(&self) -> Verdict {

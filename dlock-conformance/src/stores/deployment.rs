@@ -1,13 +1,14 @@
 //! A deployment at a URL, which other people use too: nothing of it is broken.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use dlock_core::url::{Secret, StoreUrl};
 use dlock_core::{ConfigError, async_trait};
 
 use super::open::{backend_at, check, scheme_of};
 use crate::proxy::Proxy;
-use crate::target::{Link, Need, Target};
+use crate::target::{Link, Need, Path, Target, Worker};
 use crate::{Verdict, worker};
 
 /// A deployment at a URL, which other people use too: nothing of it is broken.
@@ -49,6 +50,15 @@ impl Deployment {
         let url = Secret::new(url);
         Ok(Self { url, host })
     }
+
+    /// The URL with a proxy in the place of the host.
+    fn through(&self, host: &Host, proxy: &str) -> String {
+        let url = self.url.reveal();
+        // The last one: a password may hold the same text.
+        let place = url.rfind(&host.written).unwrap_or_default();
+        let (before, after) = (&url[..place], &url[place + host.written.len()..]);
+        format!("{before}{proxy}{after}")
+    }
 }
 
 /// Whether its nodes lead a client past a proxy.
@@ -65,10 +75,10 @@ fn hosts_of(url: &str) -> &str {
 }
 
 /// This program, as a worker. The URL may hold a password, and arguments are for everybody to see.
-pub(super) fn worker_at(url: &str) -> Verdict<Command> {
+pub(super) fn worker_at(url: &str, path: Option<Arc<dyn Path>>) -> Verdict<Worker> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(worker::ARGUMENT).env(worker::URL, url);
-    Ok(command)
+    Ok(Worker { command, path })
 }
 
 /// A link to the servers at these addresses through a proxy for each. `url` makes the URL of the
@@ -77,6 +87,26 @@ pub(super) async fn proxied(
     addresses: &[String],
     url: impl FnOnce(&str) -> String,
 ) -> Verdict<Link> {
+    let (url, path) = path_to(addresses, url).await?;
+    Ok(Link {
+        backend: backend_at(&url).await?,
+        path: Some(path),
+    })
+}
+
+/// A worker behind a proxy for each of the servers at these addresses.
+pub(super) async fn proxied_worker(
+    addresses: &[String],
+    url: impl FnOnce(&str) -> String,
+) -> Verdict<Worker> {
+    let (url, path) = path_to(addresses, url).await?;
+    worker_at(&url, Some(path))
+}
+
+async fn path_to(
+    addresses: &[String],
+    url: impl FnOnce(&str) -> String,
+) -> Verdict<(String, Arc<dyn Path>)> {
     let mut proxies = Vec::new();
     for address in addresses {
         proxies.push(Proxy::start(address.clone()).await?);
@@ -85,11 +115,7 @@ pub(super) async fn proxied(
         .iter()
         .map(|proxy| proxy.address().to_string())
         .collect();
-    let backend = backend_at(&url(&hosts.join(","))).await?;
-    Ok(Link {
-        backend,
-        path: Some(std::sync::Arc::new(proxies)),
-    })
+    Ok((url(&hosts.join(",")), Arc::new(proxies)))
 }
 
 #[async_trait]
@@ -99,19 +125,13 @@ impl Target for Deployment {
     }
 
     async fn link(&self) -> Verdict<Link> {
-        let url = self.url.reveal();
-        let Some(host) = &self.host else {
-            let backend = backend_at(url).await?;
-            return Ok(Link {
-                backend,
+        match &self.host {
+            Some(host) => proxied(&[host.address.clone()], |proxy| self.through(host, proxy)).await,
+            None => Ok(Link {
+                backend: backend_at(self.url.reveal()).await?,
                 path: None,
-            });
-        };
-        // The last one: a password may hold the same text.
-        let place = url.rfind(&host.written).unwrap_or_default();
-        let (before, after) = (&url[..place], &url[place + host.written.len()..]);
-        let address = [host.address.clone()];
-        proxied(&address, |proxy| format!("{before}{proxy}{after}")).await
+            }),
+        }
     }
 
     fn lacks(&self, need: Need) -> Option<String> {
@@ -119,15 +139,21 @@ impl Target for Deployment {
             Need::Processes if cfg!(unix) => return None,
             Need::Processes => "there are no signals here",
             Need::Wipe => "it would lose the data of a deployment that is in use",
-            Need::Nodes => "it would break a deployment that is in use",
+            Need::Servers | Need::Nodes => "it would break a deployment that is in use",
             Need::Meter | Need::Steps => "a deployment's counters count what others do, too",
             Need::Unconfirmable => "how many replicas it has is not known",
         };
         Some(reason.to_owned())
     }
 
-    fn worker(&self) -> Verdict<Command> {
-        worker_at(self.url.reveal())
+    async fn worker(&self) -> Verdict<Worker> {
+        match &self.host {
+            Some(host) => {
+                let address = [host.address.clone()];
+                proxied_worker(&address, |proxy| self.through(host, proxy)).await
+            }
+            None => worker_at(self.url.reveal(), None),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! etcd: a server in a container, and a cluster of three.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +7,10 @@ use dlock_core::async_trait;
 
 use super::cluster::{Cluster, Kind};
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, worker_at};
+use super::deployment::{proxied, proxied_worker};
 use super::http::{get, sum};
-use crate::target::{Counts, Link, Meter, Need, Prices, Target};
+use super::one::OneServer;
+use crate::target::{Counts, Link, Meter, Need, Nodes, Prices, Target, Worker};
 use crate::{Verdict, ensure};
 
 const IMAGE: &str = "quay.io/coreos/etcd";
@@ -108,7 +108,7 @@ impl Target for EtcdServer {
 
     fn lacks(&self, need: Need) -> Option<String> {
         let reason = match need {
-            Need::Wipe | Need::Meter => return None,
+            Need::Wipe | Need::Meter | Need::Servers => return None,
             Need::Processes if cfg!(unix) => return None,
             Need::Processes => "there are no signals here",
             Need::Steps => "it does not count the steps of a transaction",
@@ -118,8 +118,14 @@ impl Target for EtcdServer {
         Some(reason.to_owned())
     }
 
-    fn worker(&self) -> Verdict<Command> {
-        worker_at(&url(&self.server.address(CLIENTS)?))
+    async fn worker(&self) -> Verdict<Worker> {
+        proxied_worker(&[self.address().await?], url).await
+    }
+
+    fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
+        let url = url(&self.server.address(CLIENTS)?);
+        let server = self.server.clone();
+        Ok(Arc::new(OneServer { server, url }))
     }
 
     async fn wipe(&self) -> Verdict {

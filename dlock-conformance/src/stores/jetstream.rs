@@ -1,6 +1,5 @@
 //! NATS JetStream: a server in a container, and a cluster of three.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,11 @@ use serde_json::Value;
 
 use super::cluster::{Cluster, Kind};
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, worker_at};
+use super::deployment::{proxied, proxied_worker};
 use super::http::get;
 use super::nats_pushes::PushCounter;
-use crate::target::{Counts, Link, Meter, Need, Prices, Target};
+use super::one::OneServer;
+use crate::target::{Counts, Link, Meter, Need, Nodes, Prices, Target, Worker};
 use crate::{Context, Failure, Verdict};
 
 const IMAGE: &str = "nats";
@@ -158,7 +158,7 @@ impl Target for JetStreamServer {
 
     fn lacks(&self, need: Need) -> Option<String> {
         let reason = match need {
-            Need::Wipe | Need::Meter => return None,
+            Need::Wipe | Need::Meter | Need::Servers => return None,
             Need::Processes if cfg!(unix) => return None,
             Need::Processes => "there are no signals here",
             Need::Steps => "it does not count the steps of a write",
@@ -168,8 +168,14 @@ impl Target for JetStreamServer {
         Some(reason.to_owned())
     }
 
-    fn worker(&self) -> Verdict<Command> {
-        worker_at(&url(&self.server.address(CLIENTS)?))
+    async fn worker(&self) -> Verdict<Worker> {
+        proxied_worker(&[self.address().await?], url).await
+    }
+
+    fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
+        let url = url(&self.server.address(CLIENTS)?);
+        let server = self.server.clone();
+        Ok(Arc::new(OneServer { server, url }))
     }
 
     async fn wipe(&self) -> Verdict {

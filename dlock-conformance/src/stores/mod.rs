@@ -16,6 +16,8 @@ mod memory;
 mod nats_pushes;
 #[cfg(any(feature = "etcd", feature = "jetstream"))]
 mod network;
+#[cfg(feature = "containers")]
+mod one;
 mod open;
 #[cfg(feature = "redis")]
 mod redis;

@@ -1,14 +1,14 @@
 //! Redis and Valkey, in containers.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use dlock_core::async_trait;
 
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, worker_at};
+use super::deployment::{proxied, proxied_worker};
+use super::one::OneServer;
 use super::resp::command;
-use crate::target::{Counts, Link, Meter, Need, Prices, Target};
+use crate::target::{Counts, Link, Meter, Need, Nodes, Prices, Target, Worker};
 use crate::{Context, Verdict};
 
 const PORT: u16 = 6379;
@@ -36,8 +36,9 @@ impl RedisServer {
 
     fn new(name: &str, image: &'static str, tag: &str, scheme: &'static str) -> Self {
         let name = format!("{name}-{tag}");
-        // No snapshots: they would set the counter of changes back.
-        let command = ["--save", "", "--maxclients", "20000"];
+        // No snapshots: they would set the counter of changes back. A log of all writes instead, so that
+        // a server that is killed and started again has lost nothing.
+        let command = ["--save", "", "--appendonly", "yes", "--maxclients", "20000"];
         let server = Server::new(Recipe {
             name: name.clone(),
             image,
@@ -79,13 +80,24 @@ impl Target for RedisServer {
     fn lacks(&self, need: Need) -> Option<String> {
         match need {
             Need::Processes if cfg!(not(unix)) => Some("there are no signals here".into()),
-            Need::Processes | Need::Wipe | Need::Meter | Need::Steps | Need::Unconfirmable => None,
+            Need::Processes
+            | Need::Wipe
+            | Need::Meter
+            | Need::Steps
+            | Need::Unconfirmable
+            | Need::Servers => None,
             Need::Nodes => Some("it is one server".into()),
         }
     }
 
-    fn worker(&self) -> Verdict<Command> {
-        worker_at(&self.url(&self.server.address(PORT)?))
+    async fn worker(&self) -> Verdict<Worker> {
+        proxied_worker(&[self.address().await?], |proxy| self.url(proxy)).await
+    }
+
+    fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
+        let url = self.url(&self.server.address(PORT)?);
+        let server = self.server.clone();
+        Ok(Arc::new(OneServer { server, url }))
     }
 
     async fn wipe(&self) -> Verdict {

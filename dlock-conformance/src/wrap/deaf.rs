@@ -1,6 +1,7 @@
 //! A backend whose pushes never arrive (WAKE).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dlock_core::{
     Backend, Capabilities, LockName, LockSnapshot, Mailbox, Opened, Push, SessionTerms, StoreError,
@@ -13,13 +14,20 @@ use super::overhear;
 #[derive(Clone, Debug)]
 pub struct Deaf {
     inner: Arc<dyn Backend>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl Deaf {
     /// This backend, without its pushes.
     #[must_use]
     pub fn new(inner: Arc<dyn Backend>) -> Self {
-        Self { inner }
+        Self::while_set(inner, Arc::new(AtomicBool::new(true)))
+    }
+
+    /// This backend, without its pushes while `deaf` is true.
+    #[must_use]
+    pub fn while_set(inner: Arc<dyn Backend>, deaf: Arc<AtomicBool>) -> Self {
+        Self { inner, deaf }
     }
 }
 
@@ -42,8 +50,9 @@ impl Backend for Deaf {
     }
 
     async fn open(&self, terms: &SessionTerms, mailbox: Mailbox) -> Result<Opened, StoreError> {
+        let deaf = Arc::clone(&self.deaf);
         let filter = overhear(move |push| {
-            if matches!(push, Push::Lost(_)) {
+            if matches!(push, Push::Lost(_)) || !deaf.load(Ordering::Relaxed) {
                 mailbox.push(push);
             }
         });
