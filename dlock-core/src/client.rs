@@ -1,6 +1,6 @@
 //! The client: what a program holds to take locks on one store.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::request::Request;
 use crate::session::Session;
+use crate::sync::{Mutex, MutexGuard};
 use crate::url::StoreUrl;
 use crate::{
     Backend, Capabilities, Clock, ConfigError, Error, LockName, LockSnapshot, Mode, Owner,

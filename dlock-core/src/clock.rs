@@ -2,11 +2,13 @@
 
 use std::fmt::Debug;
 use std::ops::{Add, Sub};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
+
+use crate::sync::Mutex;
 
 /// A point on a [`Clock`]: the time since that clock's zero. Only the differences mean anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -28,12 +28,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::mutants::{Mutant, is_on};
+use crate::sync::AtomicBool;
 use crate::{
     Attempts, Claim, FencingToken, LossReason, Moment, Outcome, StoreError, StoreErrorKind, Wait,
 };

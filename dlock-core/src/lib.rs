@@ -228,6 +228,7 @@ mod name;
 mod request;
 mod session;
 mod snapshot;
+mod sync;
 pub mod table;
 mod tls;
 mod token;

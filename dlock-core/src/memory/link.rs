@@ -1,7 +1,7 @@
 //! One client's way to the in-memory store, and what can go wrong on it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::session::MemorySession;
 use super::store::MemoryStore;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{
     Backend, Capabilities, LockName, LockSnapshot, Mailbox, Mode, Opened, Reach, SessionTerms,
     StoreError, Ttl,

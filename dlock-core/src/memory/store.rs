@@ -1,11 +1,12 @@
 //! The store itself: lock tables, leases, and what is pushed to whom.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::link::{MemoryLink, Path};
 use crate::mutants::{Mutant, is_on};
+use crate::sync::Mutex;
 use crate::table::{Entry, Granted, LockTable, Stamp};
 use crate::url::{Host, StoreUrl};
 use crate::{
@@ -86,7 +87,7 @@ impl MemoryStore {
     #[must_use]
     pub fn named_in(name: &str, namespace: Namespace) -> Self {
         type Names = BTreeMap<(String, Namespace), Weak<Mutex<State>>>;
-        static NAMED: Mutex<Names> = Mutex::new(BTreeMap::new());
+        static NAMED: std::sync::Mutex<Names> = std::sync::Mutex::new(BTreeMap::new());
         let key = (name.to_owned(), namespace);
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         named.retain(|_, state| state.strong_count() > 0);

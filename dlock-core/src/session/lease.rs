@@ -9,11 +9,12 @@
 //! Whoever asks reads the clock: no I/O and no other task stands between the deadline and
 //! [`Lease::lost`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Clock, LossReason, Moment};
 
 /// How much earlier than the store the client counts a lease as over: a tenth of the TTL, at most a
@@ -55,7 +56,7 @@ impl Lease {
         Self {
             clock,
             state: Mutex::new(state),
-            ended: watch::Sender::new(None),
+            ended: watch::channel(None).0,
         }
     }
 

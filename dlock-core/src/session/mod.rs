@@ -9,7 +9,7 @@ mod lease;
 mod registry;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ pub(crate) use lease::Lease;
 
 use crate::coordinator::{Answer, Backoff, Failure, Number};
 use crate::mutants::{Mutant, is_on};
+use crate::sync::{AtomicBool, AtomicU64};
 use crate::{
     Backend, Claim, ClaimId, Clock, LockName, LossReason, Mailbox, Mode, Owner, SessionId,
     SessionTerms, StoreError, StoreErrorKind, Wait, attempt,

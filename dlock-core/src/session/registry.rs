@@ -3,9 +3,10 @@
 //! One short critical section, never held across an await.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::coordinator::{Backoff, Coordinator, Number};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Claim, LockName, LossReason};
 
 #[derive(Debug)]
