@@ -9,7 +9,8 @@
 //!   that stood still.
 //! - **effect** (FENCE, ATOM-A): a resource that asks a [`Fence`](dlock_core::Fence) accepts nothing stale:
 //!   of two accesses that it has let in, in modes that conflict, the later one does not have the smaller token;
-//!   and no update is lost.
+//!   no update is lost; and what a mode protects from all writers does not change between two accesses of
+//!   one hold.
 //!
 //! The table of modes is written out here once more: a suite that asked the library which modes
 //! conflict would follow it into any mistake.
@@ -24,6 +25,9 @@ use dlock_core::{FencingToken, Mode};
 const TABLE: [&[u8; 6]; 6] = [
     b"YYYYYY", b"YYYYYN", b"YYYNNN", b"YYNYNN", b"YYNNNN", b"YNNNNN",
 ];
+
+/// The modes beside which nobody may write.
+const PROTECTED: [Mode; 3] = [Mode::ProtectedRead, Mode::ProtectedWrite, Mode::Exclusive];
 
 /// Whether the contract lets these two modes be held side by side.
 #[must_use]
@@ -94,7 +98,7 @@ pub struct Violation {
     pub text: String,
     /// The lock that it is about.
     pub lock: String,
-    /// The time from the first to the last of what shows it.
+    /// The time between the two.
     pub span: (Duration, Duration),
 }
 
@@ -169,15 +173,12 @@ fn one_lock(
 }
 
 fn violation(rule: Rule, what: &str, earlier: &Hold, later: &Hold) -> Violation {
-    let began = |hold: &Hold| hold.asked.unwrap_or(hold.from);
     Violation {
         rule,
         text: format!("{what}:\n  {earlier}\n  {later}"),
         lock: later.lock.clone(),
-        span: (
-            began(earlier).min(began(later)),
-            earlier.until.max(later.until),
-        ),
+        // The earlier one's last certain time may be long before the later one's first.
+        span: (earlier.until.min(later.from), earlier.until.max(later.from)),
     }
 }
 
@@ -187,6 +188,7 @@ pub fn accesses(accesses: &[Access]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut last: HashMap<&str, &Access> = HashMap::new();
     let mut newest: HashMap<(&str, usize), &Access> = HashMap::new();
+    let mut own: HashMap<(&str, FencingToken), &Access> = HashMap::new();
     for access in accesses {
         let lock = access.lock.as_str();
         let mut wrong = |what: &str, earlier: &Access| {
@@ -211,6 +213,13 @@ pub fn accesses(accesses: &[Access]) -> Vec<Violation> {
             && last.after != access.before
         {
             wrong("ATOM-A: an update was lost", last);
+        }
+        if PROTECTED.contains(&access.mode)
+            && let Some(earlier) = own.insert((lock, access.token), access)
+            && earlier.mode == access.mode
+            && earlier.after != access.before
+        {
+            wrong("ATOM-A: what the lock protects has changed", earlier);
         }
         let of_its_mode = newest.entry((lock, access.mode.index())).or_insert(access);
         if of_its_mode.token < access.token {

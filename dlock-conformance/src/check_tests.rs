@@ -98,3 +98,16 @@ fn a_stale_access_and_a_lost_update_are_found() {
     let found = accesses(&lost);
     assert!(found[0].text.contains("lost"), "{}", found[0].text);
 }
+
+#[test]
+fn a_change_under_a_reader_is_found() {
+    let reads = |order, value| access(Mode::ProtectedRead, order, value, value);
+    let add = access(Mode::ConcurrentWrite, 2, 0, 1);
+    assert!(accesses(&[reads(1, 0), reads(1, 0), add.clone(), reads(3, 1)]).is_empty());
+    // Stale as well, since the reader's token is the smaller one.
+    let found = accesses(&[reads(1, 0), add.clone(), reads(1, 1)]);
+    assert!(found.iter().any(|found| found.text.contains("has changed")));
+    // A reader that sees what others add sees nothing wrong.
+    let free = |value| access(Mode::ConcurrentRead, 1, value, value);
+    assert!(accesses(&[free(0), add, free(1)]).is_empty());
+}

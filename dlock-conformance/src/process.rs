@@ -1,6 +1,7 @@
 //! The suite's side of a [worker](crate::worker): starts it, gives it orders, sends it signals.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -8,6 +9,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::history::History;
 use crate::scene::{LIMIT, Scene, within};
+use crate::target::Path;
 use crate::{Context, Failure, Verdict};
 
 /// Another process that uses the store. It is killed when this is dropped.
@@ -18,6 +20,8 @@ pub struct Process {
     orders: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
     history: History,
+    /// The network between it and the store.
+    _path: Option<Arc<dyn Path>>,
 }
 
 /// A signal.
@@ -38,7 +42,8 @@ impl Process {
     ///
     /// A [`Failure`] when it cannot be started or cannot connect.
     pub async fn start(scene: &Scene, who: &str, ttl: Duration) -> Verdict<Self> {
-        let mut command = tokio::process::Command::from(scene.target().worker().await?.command);
+        let worker = scene.target().worker().await?;
+        let mut command = tokio::process::Command::from(worker.command);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .kill_on_drop(true)
@@ -53,6 +58,7 @@ impl Process {
             orders,
             reports: BufReader::new(reports).lines(),
             history: scene.history().clone(),
+            _path: worker.path,
         };
         process
             .order(&format!("connect {} {who}", ttl.as_millis()))

@@ -54,6 +54,24 @@ pub trait Target: Debug + Send + Sync + 'static {
         Err(missing(self, Need::Wipe))
     }
 
+    /// [`Need::Rollback`]: keeps a copy of the store's data, as a replica that falls behind from now on has it.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot.
+    async fn keep_copy(&self) -> Verdict {
+        Err(missing(self, Need::Rollback))
+    }
+
+    /// [`Need::Rollback`]: the store goes on from the copy, as after a failover to that replica.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot.
+    async fn fail_over(&self) -> Verdict {
+        Err(missing(self, Need::Rollback))
+    }
+
     /// [`Need::Meter`]: what the store's own counters say, and what they should.
     ///
     /// # Errors
@@ -103,6 +121,8 @@ pub enum Need {
     Processes,
     /// Losing the store's data: [`Target::wipe`].
     Wipe,
+    /// Losing the newest writes, which were acknowledged: [`Target::keep_copy`], [`Target::fail_over`].
+    Rollback,
     /// The store's own counters: [`Target::meter`].
     Meter,
     /// Counters of the steps inside the store: [`Counts::steps`].
@@ -117,9 +137,10 @@ pub enum Need {
 
 impl Need {
     /// All of them.
-    pub const ALL: [Need; 7] = [
+    pub const ALL: [Need; 8] = [
         Need::Processes,
         Need::Wipe,
+        Need::Rollback,
         Need::Meter,
         Need::Steps,
         Need::Unconfirmable,
@@ -133,6 +154,7 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Need::Processes => "way for other processes to reach it",
             Need::Wipe => "way to lose its data",
+            Need::Rollback => "way to lose writes that it has acknowledged",
             Need::Meter => "counters of its operations",
             Need::Steps => "counters of the steps inside it",
             Need::Unconfirmable => "durability that it could fail to give",

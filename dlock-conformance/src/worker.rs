@@ -82,10 +82,7 @@ impl Worker {
                 let guard = Arc::new(client.lock(name).mode(mode).await?);
                 self.guard = Some(Arc::clone(&guard));
                 let token = guard.token();
-                tokio::spawn(async move {
-                    let guard = Arc::downgrade(&guard);
-                    report_loss(guard).await;
-                });
+                tokio::spawn(report_loss(Arc::downgrade(&guard)));
                 Ok(format!("granted {token}"))
             }
             ["held?"] => {
@@ -93,12 +90,9 @@ impl Worker {
                 Ok(format!("held {held}"))
             }
             ["release"] => {
-                let guard = self
-                    .guard
-                    .take()
-                    .and_then(|guard| Arc::try_unwrap(guard).ok());
+                let guard = self.guard.take();
                 let guard = guard.ok_or_else(|| Failure::new("holds nothing"))?;
-                guard.release().await?;
+                alone(guard).await.release().await?;
                 Ok("released".into())
             }
             ["deaf", deaf] => {
@@ -128,6 +122,17 @@ impl Worker {
     fn client(&self) -> Verdict<&Client> {
         let client = self.client.as_ref();
         client.ok_or_else(|| Failure::new("not connected"))
+    }
+}
+
+/// The guard, once nobody looks at it.
+async fn alone(mut guard: Arc<Guard>) -> Guard {
+    loop {
+        match Arc::try_unwrap(guard) {
+            Ok(guard) => return guard,
+            Err(shared) => guard = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

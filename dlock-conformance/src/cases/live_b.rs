@@ -13,18 +13,29 @@ use crate::scene::{LIMIT, Scene, eventually, within};
 use crate::target::Condition;
 use crate::{Failure, Verdict, ensure};
 
+/// What is done to the network of a holder with a lease of so long.
+type Break = fn(Duration) -> Condition;
+
 pub(super) fn cases() -> Vec<Case> {
-    let cut = [
-        ("cut", "in both directions", Condition::Cut),
-        ("cut-to-store", "towards the store", Condition::CutToStore),
-        ("cut-from-store", "from the store", Condition::CutFromStore),
-        ("refused", "and connections are refused", Condition::Refused),
+    let broken: [(&str, &str, Break); 6] = [
+        ("cut", "cut in both directions", |_| Condition::Cut),
+        ("cut-to-store", "cut towards the store", |_| {
+            Condition::CutToStore
+        }),
+        ("cut-from-store", "cut from the store", |_| {
+            Condition::CutFromStore
+        }),
+        ("refused", "cut and connections are refused", |_| {
+            Condition::Refused
+        }),
+        ("answers-after-half-the-ttl", "slow", |ttl| slow(ttl / 4)),
+        ("answers-after-twice-the-ttl", "very slow", slow),
     ];
-    let mut cases: Vec<Case> = cut
+    let mut cases: Vec<Case> = broken
         .into_iter()
         .map(|(name, how, condition)| {
             let what = format!(
-                "A holder whose network is cut {how} is told of its loss before another is granted"
+                "A holder whose network is {how} is told of its loss before another is granted"
             );
             Case::new(format!("LIVE-B/{name}"), what, move |scene| {
                 told_first(scene, condition)
@@ -43,6 +54,13 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
+fn slow(each_way: Duration) -> Condition {
+    Condition::Slow {
+        to_store: each_way,
+        from_store: each_way,
+    }
+}
+
 /// Looks at the guard all the time, so that the history knows until when it said that it was held.
 pub(super) fn watch(held: &Arc<Held>) -> tokio::task::JoinHandle<()> {
     let held = Arc::clone(held);
@@ -53,7 +71,7 @@ pub(super) fn watch(held: &Arc<Held>) -> tokio::task::JoinHandle<()> {
     })
 }
 
-async fn told_first(scene: Scene, condition: Condition) -> Verdict {
+async fn told_first(scene: Scene, condition: Break) -> Verdict {
     let lock = scene.lock("cut");
     let (holder, other) = (
         scene.brief_client("holder").await?,
@@ -76,7 +94,7 @@ async fn told_first(scene: Scene, condition: Condition) -> Verdict {
         let reason = told.lost(LIMIT).await?;
         Verdict::Ok((reason, history.now()))
     });
-    scene.set(holder.link(), "holder", condition)?;
+    scene.set(holder.link(), "holder", condition(holder.ttl()))?;
     // What still reaches the store may renew the lease until the holder's deadline.
     let limit = 2 * holder.ttl() + holder.client().capabilities().slack + LIMIT;
     let theirs = asking.granted(limit).await?;

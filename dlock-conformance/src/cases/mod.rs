@@ -11,6 +11,7 @@ mod fair_queue;
 mod fence;
 mod honest;
 mod inspect;
+mod limits;
 mod live_a;
 mod live_a_process;
 mod live_b;
@@ -22,6 +23,7 @@ mod nodes_quorum;
 mod once;
 mod once_late;
 mod release;
+mod servers;
 mod wake;
 mod workload;
 
@@ -49,6 +51,8 @@ pub(crate) fn all() -> Vec<Case> {
         once::cases,
         once_late::cases,
         fence::cases,
+        limits::cases,
+        servers::cases,
         nodes::cases,
         nodes_quorum::cases,
         costs::cases,

@@ -38,6 +38,12 @@ pub(super) fn cases() -> Vec<Case> {
             lost_reply,
         )
         .pace(Pace::Timed),
+        Case::new(
+            "ONCE/reset-storm",
+            "While connections are reset all the time, each acquire is one claim, and nothing is left",
+            reset_storm,
+        )
+        .pace(Pace::Timed),
     ]
 }
 
@@ -195,4 +201,51 @@ async fn lost_reply(scene: Scene) -> Verdict {
     );
     held.release().await?;
     scene.until_free(other.client(), &queue, LIMIT).await
+}
+
+async fn reset_storm(scene: Scene) -> Verdict {
+    const ACQUIRES: usize = 8;
+    let lock = scene.lock("storm");
+    let (client, other) = (
+        scene.client_for("client", TTL).await?,
+        scene.client("other").await?,
+    );
+    let storm = path(&client)?;
+    scene
+        .history()
+        .note("network", "client's connections are reset");
+    let storming = tokio::spawn(async move {
+        loop {
+            storm.set(Condition::Refused);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            storm.set(Condition::Clear);
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(5..60))).await;
+        }
+    });
+    let mut last = None;
+    for _ in 0..ACQUIRES {
+        // A session that could not be kept in such a network is lost, and that is told.
+        let Ok(held) = client.acquire(&lock, Mode::Exclusive).await else {
+            continue;
+        };
+        let (seen, token) = (other.client().inspect(&lock).await?, held.token()?);
+        if held.is_held() {
+            ensure!(
+                seen.holders.len() == 1 && seen.waiters.is_empty(),
+                "one acquire made several claims: {}",
+                crate::scene::described(&seen)
+            );
+        }
+        ensure!(last < Some(token), "token {token} after {last:?}");
+        last = Some(token);
+        // Not waited for: the next acquire comes behind it.
+        drop(held);
+    }
+    storming.abort();
+    // The storm may have ended while connections were refused.
+    let _ = storming.await;
+    scene.set(client.link(), "client", Condition::Clear)?;
+    ensure!(last.is_some(), "nothing was granted: nothing was shown");
+    let bound = scene.bound(client.ttl()).await?;
+    scene.until_free(other.client(), &lock, bound).await
 }

@@ -157,7 +157,7 @@ impl Target for Cluster {
             Need::Servers | Need::Nodes => return None,
             Need::Processes if cfg!(unix) => return None,
             Need::Processes => "there are no signals here",
-            Need::Wipe => "a cluster is what keeps data",
+            Need::Wipe | Need::Rollback => "a cluster is what keeps data",
             Need::Meter | Need::Steps => "its servers' counters count what they do for each other",
             Need::Unconfirmable => self.0.kind.one_durability,
         };

@@ -138,7 +138,7 @@ impl Target for Deployment {
         let reason = match need {
             Need::Processes if cfg!(unix) => return None,
             Need::Processes => "there are no signals here",
-            Need::Wipe => "it would lose the data of a deployment that is in use",
+            Need::Wipe | Need::Rollback => "it would lose the data of a deployment that is in use",
             Need::Servers | Need::Nodes => "it would break a deployment that is in use",
             Need::Meter | Need::Steps => "a deployment's counters count what others do, too",
             Need::Unconfirmable => "how many replicas it has is not known",

@@ -163,6 +163,7 @@ impl Target for JetStreamServer {
             Need::Processes => "there are no signals here",
             Need::Steps => "it does not count the steps of a write",
             Need::Unconfirmable => ONE_DURABILITY,
+            Need::Rollback => "it loses nothing that it has acknowledged",
             Need::Nodes => "it is one server",
         };
         Some(reason.to_owned())

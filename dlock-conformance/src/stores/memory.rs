@@ -30,6 +30,7 @@ impl Target for Memory {
             Need::Processes => Some("other processes cannot reach this process's memory".into()),
             Need::Steps => Some("it does not count the steps of an operation".into()),
             Need::Unconfirmable => Some("it has one durability only".into()),
+            Need::Rollback => Some("what it loses, it loses with all the rest".into()),
             Need::Servers | Need::Nodes => Some("it is no server".into()),
         }
     }

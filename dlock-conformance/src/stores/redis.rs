@@ -38,7 +38,16 @@ impl RedisServer {
         let name = format!("{name}-{tag}");
         // No snapshots: they would set the counter of changes back. A log of all writes instead, so that
         // a server that is killed and started again has lost nothing.
-        let command = ["--save", "", "--appendonly", "yes", "--maxclients", "20000"];
+        let command = [
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--maxclients",
+            "20000",
+            "--enable-debug-command",
+            "yes",
+        ];
         let server = Server::new(Recipe {
             name: name.clone(),
             image,
@@ -82,6 +91,7 @@ impl Target for RedisServer {
             Need::Processes if cfg!(not(unix)) => Some("there are no signals here".into()),
             Need::Processes
             | Need::Wipe
+            | Need::Rollback
             | Need::Meter
             | Need::Steps
             | Need::Unconfirmable
@@ -102,6 +112,17 @@ impl Target for RedisServer {
 
     async fn wipe(&self) -> Verdict {
         command(&self.address().await?, "FLUSHALL").await?;
+        Ok(())
+    }
+
+    /// On disk, where [`fail_over`](Self::fail_over) finds it.
+    async fn keep_copy(&self) -> Verdict {
+        command(&self.address().await?, "SAVE").await?;
+        Ok(())
+    }
+
+    async fn fail_over(&self) -> Verdict {
+        command(&self.address().await?, "DEBUG RELOAD NOSAVE").await?;
         Ok(())
     }
 
