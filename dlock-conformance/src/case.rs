@@ -12,6 +12,21 @@ use crate::cases;
 use crate::scene::Scene;
 use crate::target::Need;
 
+/// The ids of the contract's rules. A case is about one of them, or about its table of costs.
+pub const RULES: [&str; 11] = [
+    "LIVE-A",
+    "LIVE-B",
+    "ATOM-A",
+    "ATOM-B",
+    "FAIR",
+    "FENCE",
+    "CANCEL",
+    "WAKE",
+    "ONCE",
+    "HONEST",
+    "COMMITTED",
+];
+
 /// One case.
 #[derive(Clone)]
 pub struct Case {

@@ -13,9 +13,11 @@ mod honest;
 mod inspect;
 mod limits;
 mod live_a;
+mod live_a_late;
 mod live_a_process;
 mod live_b;
 mod live_b_back;
+mod live_b_deadline;
 mod modes;
 mod names;
 mod nodes;
@@ -44,9 +46,11 @@ pub(crate) fn all() -> Vec<Case> {
         release::cases,
         close::cases,
         live_a::cases,
+        live_a_late::cases,
         live_a_process::cases,
         live_b::cases,
         live_b_back::cases,
+        live_b_deadline::cases,
         wake::cases,
         once::cases,
         once_late::cases,
@@ -65,20 +69,7 @@ pub(crate) fn all() -> Vec<Case> {
 mod tests {
     use std::collections::HashSet;
 
-    /// The ids of the contract's rules, and its table of costs.
-    const RULES: [&str; 11] = [
-        "LIVE-A",
-        "LIVE-B",
-        "ATOM-A",
-        "ATOM-B",
-        "FAIR",
-        "FENCE",
-        "CANCEL",
-        "WAKE",
-        "ONCE",
-        "HONEST",
-        "COMMITTED",
-    ];
+    use crate::case::RULES;
 
     #[test]
     fn every_case_names_a_rule_and_every_rule_has_a_case() {
