@@ -285,7 +285,7 @@ impl Coordinator {
             && let Err(error) = &result
             && error.kind() == StoreErrorKind::Ambiguous
         {
-            entry.unanswered = true;
+            entry.unanswered = !is_on(Mutant::GuessedOutcome);
         }
         match (operation, entry.stage) {
             (Operation::Withdraw(..), _) => self.withdrawn(number, result, now),
@@ -312,6 +312,7 @@ impl Coordinator {
             Ok(_) => self.remove(number),
             // It took effect; how durably does not matter.
             Err(error) if error.kind() == StoreErrorKind::Unconfirmed => self.remove(number),
+            Err(_) if is_on(Mutant::SingleWithdraw) => self.remove(number),
             Err(_) => self.again(number, now),
         }
     }
@@ -327,6 +328,9 @@ impl Coordinator {
                 // A store that queues a request which may not wait: taken, and the place given up.
                 tell(entry.caller.take(), Ok(None));
                 self.ask(number, Stage::Leaving, Moment::default());
+            }
+            Outcome::Waiting { .. } if is_on(Mutant::NeverLooks) => {
+                self.settle(number, Stage::Waiting);
             }
             Outcome::Waiting { look_after } => {
                 let wait = match std::mem::take(&mut entry.hinted) {

@@ -100,7 +100,9 @@ impl LockTable {
         owner: &Owner,
         stamp: Stamp,
     ) -> Option<FencingToken> {
-        if let Some(entry) = self.get(id) {
+        if let Some(entry) = self.get(id)
+            && !is_on(Mutant::RepeatedClaim)
+        {
             return entry.token;
         }
         let ticket = self.next(stamp);
@@ -122,7 +124,9 @@ impl LockTable {
     /// Whether a request in this mode would be granted at once.
     #[must_use]
     pub fn admits(&self, mode: Mode) -> bool {
-        self.claims.iter().all(|ahead| ahead.mode.compatible(mode))
+        let looks_at = |ahead: &&Entry| ahead.token.is_some() || !is_on(Mutant::Overtaking);
+        let mut ahead = self.claims.iter().filter(looks_at);
+        ahead.all(|ahead| ahead.mode.compatible(mode))
     }
 
     /// Removes a claim, waiting or granted, and returns whom that grants. A claim that is not there
@@ -140,7 +144,8 @@ impl LockTable {
 
     /// Removes every claim of a session, and returns whom that grants.
     pub fn expire(&mut self, session: SessionId, stamp: Stamp) -> Vec<Granted> {
-        self.remove(|entry| entry.id.session == session, stamp)
+        let stays = is_on(Mutant::UnsweptClaims);
+        self.remove(|entry| entry.id.session == session && !stays, stamp)
     }
 
     /// The claim, if it is there.

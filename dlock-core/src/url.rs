@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use crate::mutants::{Mutant, is_on};
 use crate::{ConfigError, InvalidName, Namespace};
 
 /// A parsed store URL. Each backend takes the options that it knows; [`finish`](StoreUrl::finish)
@@ -249,7 +250,11 @@ impl StoreUrl {
     ///
     /// [`ConfigError`] that names the first of them and lists those that were asked for.
     pub fn finish(self) -> Result<(), ConfigError> {
-        let Some((option, _)) = self.options.first() else {
+        let left = self
+            .options
+            .first()
+            .filter(|_| !is_on(Mutant::IgnoredOption));
+        let Some((option, _)) = left else {
             return Ok(());
         };
         let known: Vec<&str> = self.known.iter().map(String::as_str).collect();

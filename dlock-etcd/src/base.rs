@@ -21,6 +21,7 @@
 use std::time::UNIX_EPOCH;
 
 use dlock_core::FencingToken;
+use dlock_core::mutants::{Mutant, is_on};
 
 /// Enough for every base whose tokens are in range.
 const DIGITS: usize = 16;
@@ -55,6 +56,9 @@ pub(crate) fn proposal(now: u64, revision: i64, known: u64) -> u64 {
 
 /// Microseconds since 1970.
 pub(crate) fn now() -> u64 {
+    if is_on(Mutant::TokensFromZero) {
+        return 0;
+    }
     let since_1970 = dlock_core::wall_clock().duration_since(UNIX_EPOCH);
     u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }

@@ -25,6 +25,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{Claim, LossReason, Mailbox, StoreError, StoreErrorKind};
 use etcd_client::{EventType, WatchOptions, WatchRequestSender, WatchResponse};
 use futures_util::StreamExt;
@@ -337,6 +338,7 @@ impl Listener {
             Subject::Session => {
                 Box::pin(async move { Looked::Session(id, patient(claims.session_stands()).await) })
             }
+            Subject::Claim(_) if is_on(Mutant::BlindWatch) => return,
             Subject::Claim(claim) => {
                 let Some((waiter, _)) = self.waiters.get(&claim) else {
                     return;
@@ -389,7 +391,7 @@ impl Listener {
             Seen::Look => true,
             Seen::Event => self.stands && !self.claims.is_own(&waiter.ahead.nearest),
         };
-        if waiter.ahead.sole && session_stood {
+        if (waiter.ahead.sole || is_on(Mutant::EventIsGrant)) && session_stood {
             return self.granted(claim);
         }
         let (claims, asked) = (Arc::clone(&self.claims), waiter.claim.clone());
@@ -449,7 +451,13 @@ async fn send(
 ) -> Result<(), StoreError> {
     let sent = match message {
         None => return Ok(()),
-        Some(Message::Watch(id, key)) => requests.watch(key.clone(), Some(options(*id))).await,
+        Some(Message::Watch(id, key)) => {
+            let options = match is_on(Mutant::PastWatch) {
+                true => options(*id).with_start_revision(1),
+                false => options(*id),
+            };
+            requests.watch(key.clone(), Some(options)).await
+        }
         Some(Message::Cancel(id)) => requests.cancel(*id).await,
     };
     sent.map_err(answered)

@@ -1,9 +1,11 @@
-//! A session: one lease, and a key that stands as long as it does.
+//! A session: one lease, and a key that stands as long as it does. The server deletes all that is bound to a
+//! lease which nobody renews (LIVE-A).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{
     Attempts, Claim, Mailbox, Outcome, Session, SessionTerms, StoreError, StoreErrorKind, Wait,
 };
@@ -97,7 +99,14 @@ impl Session for EtcdSession {
             // It returns after the first answer, and fails if that has no time left.
             async move { lease.keep_alive(id).await.map(drop) }
         });
-        renewed.await.map(|()| self.ttl)
+        match renewed.await {
+            Err(fault)
+                if fault.kind() == StoreErrorKind::Lapsed && is_on(Mutant::RevivedSession) =>
+            {
+                Ok(self.ttl)
+            }
+            renewed => renewed.map(|()| self.ttl),
+        }
     }
 
     async fn request(&self, claim: &Claim, wait: Wait) -> Result<Outcome, StoreError> {

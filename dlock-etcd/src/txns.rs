@@ -1,4 +1,5 @@
-//! The transactions: what is asked of the store in one atomic step.
+//! The transactions: what is asked of the store in one atomic step, which Raft has committed when it is
+//! answered (COMMITTED).
 //!
 //! Nothing here is stored but claims, marks and sessions. Whether a claim is granted is *derived*, by
 //! the rule of [`LockTable`](dlock_core::table::LockTable): it is, if no claim in a conflicting mode
@@ -59,7 +60,10 @@ pub(crate) struct Found {
 impl Txns {
     /// The session's lease stands, and the claim is neither there nor withdrawn (ONCE).
     fn may_enter(&self, claim: &Claim) -> Vec<Compare> {
-        let mut conditions = vec![self.session_stands(), absent(self.layout.claim(claim))];
+        let mut conditions = vec![self.session_stands()];
+        if !is_on(Mutant::RepeatedClaim) {
+            conditions.push(absent(self.layout.claim(claim)));
+        }
         if !is_on(Mutant::ForgottenWithdraw) {
             conditions.push(absent(self.layout.withdrawn(claim.id)));
         }
@@ -74,7 +78,8 @@ impl Txns {
     /// Writes the claim, and raises the base to `proposed` if that is more.
     fn place(&self, claim: &Claim, record: &Record, proposed: u64) -> Result<TxnOp, StoreError> {
         let (key, base) = (self.layout.claim(claim), self.layout.base());
-        let leased = || Some(PutOptions::new().with_lease(self.lease));
+        let lease = PutOptions::new().with_lease(self.lease);
+        let leased = || Some(lease.clone()).filter(|_| !is_on(Mutant::UnsweptClaims));
         let raised = record.clone().with_base(proposed).text()?;
         let less = Compare::value(base.clone(), CompareOp::Less, base::text(proposed));
         let txn = Txn::new()

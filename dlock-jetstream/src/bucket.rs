@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{ConfigError, Error, StoreError, StoreErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -145,7 +146,7 @@ async fn ensure_at_leisure(
 async fn make(link: &Link, layout: &Layout, replicas: Option<u32>) -> Result<Info, Error> {
     let now = dlock_core::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
     let first = now.map_or(1, |since| since.as_micros());
-    let config = json!({
+    let mut config = json!({
         "name": layout.stream(),
         "description": "Locks of dlock",
         "subjects": [layout.subjects()],
@@ -161,6 +162,9 @@ async fn make(link: &Link, layout: &Layout, replicas: Option<u32>) -> Result<Inf
         "allow_direct": true,
         "allow_msg_ttl": true,
     });
+    if is_on(Mutant::DeleteMarkers) {
+        config["subject_delete_marker_ttl"] = json!(1_000_000_000_u64);
+    }
     let made = link.api("STREAM.CREATE", &config).await.map_err(store)?;
     let info = match made {
         Ok(info) => info,

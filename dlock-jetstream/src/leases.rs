@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{Owner, SessionId, StoreError, StoreErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -165,11 +166,11 @@ impl Lease {
             return Err(self.over());
         };
         match Record::read(subject, &stored)? {
-            Some(Record::Alive { .. }) => {
+            Some(Record::Dead { .. }) | None if !is_on(Mutant::RevivedSession) => Err(self.over()),
+            _ => {
                 self.state().sequence = stored.sequence;
                 Ok(())
             }
-            Some(Record::Dead { .. }) | None => Err(self.over()),
         }
     }
 
@@ -306,7 +307,7 @@ impl Store {
                         let ttl = Duration::from_millis(ttl_ms);
                         let left = ttl.saturating_sub(self.time.since(stored.at));
                         let seen = self.observed.see(id, stored.sequence, left);
-                        if seen.since.elapsed() < ttl + GRACE {
+                        if seen.since.elapsed() < ttl + GRACE || is_on(Mutant::LostTtl) {
                             return Ok(Life::Alive(left.max(OVERDUE)));
                         }
                         stored.sequence

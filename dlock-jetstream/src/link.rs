@@ -16,6 +16,7 @@ use async_nats::client::Request;
 use async_nats::connection::State;
 use async_nats::{HeaderMap, Message, RequestErrorKind, Subscriber};
 use dlock_core::StoreError;
+use dlock_core::mutants::{Mutant, is_on};
 use futures_util::FutureExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -138,8 +139,10 @@ impl Link {
         ttl: Option<u64>,
     ) -> Result<Put, StoreError> {
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
-        if let Some(seconds) = ttl {
+        if !is_on(Mutant::BlindWrite) {
+            headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+        }
+        if let Some(seconds) = ttl.filter(|_| expected == 0 || !is_on(Mutant::LostTtl)) {
             headers.insert("Nats-TTL", seconds.to_string());
         }
         let reply = self

@@ -13,6 +13,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::table::Stamp;
 
 /// How fast two clocks may drift apart: 100 µs a second.
@@ -76,10 +77,14 @@ impl ServerTime {
     }
 
     pub(crate) fn stamp(&self) -> Stamp {
-        let order = self.micros();
+        let micros = self.micros();
         Stamp {
-            order,
-            millis: order / 1000,
+            order: if is_on(Mutant::TokensFromZero) {
+                0
+            } else {
+                micros
+            },
+            millis: micros / 1000,
         }
     }
 

@@ -271,6 +271,7 @@ impl JetStreamSession {
         is_hint: bool,
     ) -> Result<Decision, StoreError> {
         let known = draft.table.get(claim.id).map(|entry| entry.token);
+        let known = known.filter(|_| !is_on(Mutant::RepeatedClaim));
         match known {
             Some(Some(token)) => return Ok(Decision::Done(Outcome::Granted { token })),
             Some(None) if is_hint => return Ok(Decision::Read),

@@ -103,6 +103,11 @@ fn constants() -> String {
     for (variable, mutant) in [
         ("UNCHECKED_RELEASE", Mutant::UncheckedRelease),
         ("FORGOTTEN_WITHDRAW", Mutant::ForgottenWithdraw),
+        ("REPEATED_CLAIM", Mutant::RepeatedClaim),
+        ("OVERTAKING", Mutant::Overtaking),
+        ("UNSWEPT_CLAIMS", Mutant::UnsweptClaims),
+        ("REVIVED_SESSION", Mutant::RevivedSession),
+        ("TOKENS_FROM_ZERO", Mutant::TokensFromZero),
     ] {
         let _ = writeln!(text, "local {variable} = {}", is_on(mutant));
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{
     Attempts, Claim, FencingToken, Mailbox, Outcome, Session, SessionId, SessionTerms, StoreError,
     Wait,
@@ -71,6 +72,7 @@ impl RedisSession {
         let subscription = store.link.subscribe(&channel).await?;
         let grants = match store.confirm {
             Confirm::Reply => Grants::Proof,
+            _ if is_on(Mutant::UnconfirmedPush) => Grants::Proof,
             Confirm::Replicas { .. } | Confirm::Disk { .. } => Grants::Hint,
         };
         let link = Arc::clone(&store.link);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{ConfigError, StoreError, StoreErrorKind, Tls};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
@@ -28,6 +29,9 @@ use crate::options::{Address, RedisOptions};
 
 /// How many commands may wait in a connection's channel before their callers do.
 const QUEUED: usize = 1024;
+
+/// After how long the client library would give up an answer by itself.
+const LIBRARY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A task that ends when this is dropped.
 #[derive(Debug)]
@@ -97,7 +101,7 @@ impl Dialer {
         let config = AsyncConnectionConfig::new()
             // The core gives up an attempt by dropping it; the library's own 500 ms would make a
             // slow answer look like none.
-            .set_response_timeout(None)
+            .set_response_timeout(is_on(Mutant::LibraryTimeout).then_some(LIBRARY_TIMEOUT))
             .set_pipeline_buffer_size(QUEUED);
         let work = async {
             let stream = self.stream(address).await?;

@@ -1,5 +1,7 @@
 //! FAIR: who is granted, and when, against the lock table as the oracle.
 
+use std::time::Duration;
+
 use dlock_core::table::{LockTable, Stamp};
 use dlock_core::{ClaimId, LockSnapshot, Mode, Owner};
 
@@ -30,6 +32,11 @@ pub(super) fn cases() -> Vec<Case> {
             "FAIR/a-cancelled-waiter-blocks-nobody",
             "Whoever waited only behind a cancelled waiter is granted at once",
             cancelled_waiter,
+        ),
+        Case::new(
+            "FAIR/the-last-of-several-holders",
+            "A writer behind several readers is granted when the last one leaves, in whatever order",
+            last_of_several,
         ),
     ]
 }
@@ -279,6 +286,39 @@ async fn cancelled_waiter(scene: Scene) -> Verdict {
     ensure!(held.is_held(), "the first reader lost its lock");
     second.release().await?;
     held.release().await
+}
+
+async fn last_of_several(scene: Scene) -> Verdict {
+    const READERS: usize = 3;
+    /// How long somebody has to be granted who should not be: nothing tells that he is not.
+    const UNDISTURBED: Duration = Duration::from_millis(200);
+    let lock = scene.lock("several");
+    let mut readers = Vec::new();
+    for number in 0..READERS {
+        readers.push(scene.client(&format!("reader{number}")).await?);
+    }
+    let writer = scene.client("writer").await?;
+    // The oldest of them stays to the end, the newest, or the one between.
+    for last in 0..READERS {
+        let mut reading = Vec::new();
+        for reader in &readers {
+            reading.push(reader.lock(&lock, Mode::ProtectedRead).await?);
+        }
+        let writes = writer.ask(&lock, Mode::Exclusive);
+        waiting(&scene, &writer, &lock, 1).await?;
+        let stays = reading.remove(last);
+        for held in reading.into_iter().rev() {
+            held.release().await?;
+            tokio::time::sleep(UNDISTURBED).await;
+            ensure!(
+                stays.is_held() && writes.is_pending(),
+                "the writer was granted beside a reader"
+            );
+        }
+        stays.release().await?;
+        writes.granted(PROMPT).await?.release().await?;
+    }
+    Ok(())
 }
 
 /// Waits until so many claims wait for the lock.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use dlock_core::memory::MemoryStore;
+use dlock_core::url::StoreUrl;
 use dlock_core::{Client, Error, Mode, Ttl};
 
 use super::fair::waiting;
 use crate::case::Case;
 use crate::scene::{GRACE, LIMIT, LONG, Scene, within};
 use crate::wrap::Limited;
-use crate::{Failure, Verdict, ensure};
+use crate::{Failure, Verdict, ensure, stores};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -36,6 +38,11 @@ pub(super) fn cases() -> Vec<Case> {
             "HONEST/impossible-names",
             "An empty name, one of 513 bytes and one with a NUL are errors before anything is sent",
             impossible_names,
+        ),
+        Case::new(
+            "HONEST/unknown-option",
+            "An option that no store knows is an error that names it and those that there are",
+            |_| unknown_option(),
         ),
     ]
 }
@@ -144,6 +151,40 @@ async fn short_ttl(scene: Scene) -> Verdict {
         }
         other => Err(Failure::new(format!("expected a refusal, got {other:?}"))),
     }
+}
+
+/// Nothing is connected to: it is the same for every store.
+async fn unknown_option() -> Verdict {
+    let mut urls = vec!["memory://"];
+    if cfg!(feature = "redis") {
+        urls.push("redis://localhost");
+    }
+    if cfg!(feature = "etcd") {
+        urls.push("etcd://localhost");
+    }
+    if cfg!(feature = "jetstream") {
+        urls.push("nats://localhost");
+    }
+    for url in urls {
+        // One letter more, and it would be one that is known.
+        let wrong = format!("{url}?namespac=a");
+        let refused = match url {
+            "memory://" => {
+                let mut parsed = StoreUrl::parse(&wrong)?;
+                MemoryStore::from_url(&mut parsed).and_then(|_| parsed.finish())
+            }
+            _ => stores::at_url(&wrong).map(drop),
+        };
+        let text = match refused {
+            Err(error) => error.to_string(),
+            Ok(()) => return Err(Failure::new(format!("{wrong} is taken for granted"))),
+        };
+        ensure!(
+            text.contains("namespac:") && text.contains("namespace"),
+            "{wrong}: the error does not name the option, and what is possible: {text}"
+        );
+    }
+    Ok(())
 }
 
 async fn impossible_names(scene: Scene) -> Verdict {

@@ -8,7 +8,11 @@ use crate::scene::{PROMPT, Scene};
 use crate::{Verdict, ensure};
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = vec![Case::new(
+        "ATOM-A/out-of-date",
+        "A client that knew the lock as free is not granted it beside whoever has taken it since",
+        out_of_date,
+    )];
     for held in Mode::ALL {
         for asked in Mode::ALL {
             let what = if compatible(held, asked) {
@@ -62,6 +66,33 @@ async fn pair(scene: Scene, held: Mode, asked: Mode) -> Verdict {
         second.token()?
     );
     second.release().await
+}
+
+async fn out_of_date(scene: Scene) -> Verdict {
+    let lock = scene.lock("known");
+    let (holder, other) = (scene.client("holder").await?, scene.client("other").await?);
+    for tries in [true, false] {
+        other.lock(&lock, Mode::Exclusive).await?.release().await?;
+        let held = holder.lock(&lock, Mode::Exclusive).await?;
+        if tries {
+            let tried = other.try_lock(&lock, Mode::Exclusive).await?;
+            ensure!(tried.is_none(), "a try was granted beside the holder");
+            held.release().await?;
+            continue;
+        }
+        let asking = other.ask(&lock, Mode::Exclusive);
+        let waits = |lock: &dlock_core::LockSnapshot| lock.waiters.len() == 1;
+        scene
+            .until(holder.client(), &lock, PROMPT, "another waits", waits)
+            .await?;
+        ensure!(
+            asking.is_pending() && held.is_held(),
+            "granted beside the holder"
+        );
+        held.release().await?;
+        asking.granted(PROMPT).await?.release().await?;
+    }
+    Ok(())
 }
 
 fn refused(held: Mode, asked: Mode) -> crate::Failure {

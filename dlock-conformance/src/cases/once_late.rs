@@ -44,6 +44,12 @@ pub(super) fn cases() -> Vec<Case> {
             reset_storm,
         )
         .pace(Pace::Timed),
+        Case::new(
+            "ONCE/slow-answers",
+            "An answer that takes a second is waited for, and not asked for again and again",
+            slow_answers,
+        )
+        .pace(Pace::Timed),
     ]
 }
 
@@ -201,6 +207,24 @@ async fn lost_reply(scene: Scene) -> Verdict {
     );
     held.release().await?;
     scene.until_free(other.client(), &queue, LIMIT).await
+}
+
+async fn slow_answers(scene: Scene) -> Verdict {
+    // Of a lease that is long enough, it is a small part.
+    const WAY: Duration = Duration::from_secs(1);
+    let lock = scene.lock("slow");
+    let (client, other) = (scene.client("client").await?, scene.client("other").await?);
+    // It knows the lock, so that it need not ask anything before it asks for it.
+    client.lock(&lock, Mode::Exclusive).await?.release().await?;
+    let slow = Condition::Slow {
+        to_store: Duration::ZERO,
+        from_store: WAY,
+    };
+    scene.set(client.link(), "client", slow)?;
+    let held = client.ask(&lock, Mode::Exclusive).granted(4 * WAY).await?;
+    held.release().await?;
+    scene.set(client.link(), "client", Condition::Clear)?;
+    scene.until_free(other.client(), &lock, LIMIT).await
 }
 
 async fn reset_storm(scene: Scene) -> Verdict {

@@ -9,6 +9,7 @@ use super::fair::waiting;
 use super::release::on_plain_thread;
 use crate::case::{Case, Pace};
 use crate::scene::{GRACE, LIMIT, LONG, PROMPT, Scene, eventually};
+use crate::target::Condition;
 use crate::wrap::{Deaf, Gossip};
 use crate::{Failure, Verdict, ensure};
 
@@ -31,6 +32,18 @@ pub(super) fn cases() -> Vec<Case> {
             "Any number of false hints grants nothing, and a true grant is still seen",
             false_hints,
         ),
+        Case::new(
+            "WAKE/release-before-the-watch",
+            "A release that comes as soon as a waiter has its place, however slow its network, is heard of",
+            early_release,
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "WAKE/prompt-hand-over",
+            "Two clients that take turns hand the lock over about as fast as one takes and releases it",
+            prompt_hand_over,
+        )
+        .pace(Pace::Timed),
     ]
 }
 
@@ -49,6 +62,71 @@ async fn deaf_release(scene: Scene) -> Verdict {
     held.release().await?;
     let held = asking.granted(FEW_SECONDS + GRACE).await?;
     held.release().await
+}
+
+async fn early_release(scene: Scene) -> Verdict {
+    /// What the waiter does after it has heard that it must wait reaches the store so much later.
+    const WAY: Duration = Duration::from_millis(400);
+    let lock = scene.lock("early");
+    let (holder, waiter) = (scene.client("holder").await?, scene.client("waiter").await?);
+    // It knows the lock, so that the first that it sends is the request.
+    waiter.lock(&lock, Mode::Exclusive).await?.release().await?;
+    let held = holder.lock(&lock, Mode::Exclusive).await?;
+    let slow = Condition::Slow {
+        to_store: WAY,
+        from_store: Duration::ZERO,
+    };
+    scene.set(waiter.link(), "waiter", slow)?;
+    let asking = waiter.ask(&lock, Mode::Exclusive);
+    waiting(&scene, &holder, &lock, 1).await?;
+    held.release().await?;
+    // Before it looks by itself.
+    let held = asking.granted(PROMPT - GRACE).await?;
+    scene.set(waiter.link(), "waiter", Condition::Clear)?;
+    held.release().await
+}
+
+async fn prompt_hand_over(scene: Scene) -> Verdict {
+    const ROUNDS: usize = 15;
+    /// What the waiter does to be told is done by then.
+    const SETTLED: Duration = Duration::from_millis(20);
+    /// Far less than any pause in which somebody could look again and again.
+    const GRACE: Duration = Duration::from_millis(25);
+    let (lock, alone) = (scene.lock("turns"), scene.lock("alone"));
+    let (mut holder, mut waiter) = (scene.client("a").await?, scene.client("b").await?);
+    let (mut turns, mut trips) = (Vec::new(), Vec::new());
+    let mut held = holder.lock(&lock, Mode::Exclusive).await?;
+    for _ in 0..ROUNDS {
+        let asking = waiter.ask(&lock, Mode::Exclusive);
+        waiting(&scene, &holder, &lock, 1).await?;
+        tokio::time::sleep(SETTLED).await;
+        let start = scene.history().now();
+        held.release().await?;
+        held = asking.granted(PROMPT).await?;
+        turns.push(held.since().saturating_sub(start));
+        std::mem::swap(&mut holder, &mut waiter);
+    }
+    held.release().await?;
+    for _ in 0..ROUNDS {
+        let start = scene.history().now();
+        holder
+            .lock(&alone, Mode::Exclusive)
+            .await?
+            .release()
+            .await?;
+        trips.push(scene.history().now() - start);
+    }
+    let (turn, trip) = (median(turns), median(trips));
+    ensure!(
+        turn < trip + GRACE,
+        "a turn took {turn:?}, and to take and release a lock {trip:?}"
+    );
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 async fn deaf_crash(scene: Scene) -> Verdict {

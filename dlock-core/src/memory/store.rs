@@ -188,7 +188,10 @@ impl State {
         let since_1970 = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = u64::try_from(since_1970.as_micros()).unwrap_or(0);
         Stamp {
-            order: micros.max(self.last + 1),
+            order: match is_on(Mutant::TokensFromZero) {
+                true => self.last + 1,
+                false => micros.max(self.last + 1),
+            },
             millis: micros / 1000,
         }
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::mutants::{Mutant, is_on};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Clock, LossReason, Moment};
 
@@ -21,6 +22,15 @@ use crate::{Clock, LossReason, Moment};
 /// second, but a thousandth of a long one, for clocks that run at different speeds all the time.
 fn margin(ttl: Duration) -> Duration {
     (ttl / 10).min(Duration::from_secs(1)).max(ttl / 1000)
+}
+
+/// Until when a lease of `ttl` is surely held that was granted in answer to something sent at `sent`.
+fn deadline(sent: Moment, ttl: Duration) -> Moment {
+    match (is_on(Mutant::NoMargin), is_on(Mutant::LateDeadline)) {
+        (true, _) => sent + ttl,
+        (_, true) => sent + 4 * ttl,
+        _ => sent + (ttl - margin(ttl)),
+    }
 }
 
 /// The clock is read at least this often while somebody waits for a loss: a runtime's timers may
@@ -50,7 +60,7 @@ impl Lease {
     pub(crate) fn new(clock: Arc<dyn Clock>, sent: Moment, ttl: Duration) -> Self {
         let state = State {
             ttl,
-            deadline: sent + (ttl - margin(ttl)),
+            deadline: deadline(sent, ttl),
             failing: false,
         };
         Self {
@@ -73,7 +83,7 @@ impl Lease {
         let mut state = self.state();
         state.ttl = ttl;
         // Not the later of the two deadlines: the store may have granted less than before.
-        state.deadline = sent + (ttl - margin(ttl));
+        state.deadline = deadline(sent, ttl);
         state.failing = false;
     }
 

@@ -284,8 +284,10 @@ impl Pending {
         };
         match (answer, claim.lease().ended()) {
             // Nothing is granted past the deadline, whatever the store said before it (LIVE-B).
-            (Ok(Ok(Some(_))), Some(reason)) => Settled::Failed(Failure::Lost(reason)),
-            (Ok(Ok(Some(token))), None) => Settled::Granted(claim, token),
+            (Ok(Ok(Some(_))), Some(reason)) if !is_on(Mutant::NoOutputGate) => {
+                Settled::Failed(Failure::Lost(reason))
+            }
+            (Ok(Ok(Some(token))), _) => Settled::Granted(claim, token),
             (Ok(Ok(None)), _) => Settled::Taken,
             (Ok(Err(failure)), _) => Settled::Failed(failure),
             // The session ended before it could take the request.

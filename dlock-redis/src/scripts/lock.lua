@@ -24,7 +24,7 @@ local WITHDRAWN = '-'
 -- exact below 2^53, which lasts until 2255, but never printed with tostring().
 local number = tonumber(redis.call('GET', last) or 0)
 local function next_number()
-  number = math.max(number + 1, time[1] * 1000000 + time[2])
+  number = math.max(number + 1, TOKENS_FROM_ZERO and 0 or time[1] * 1000000 + time[2])
   redis.call('SET', last, string.format('%.0f', number))
   return number
 end
@@ -73,7 +73,7 @@ end
 
 -- Whether a claim ahead of a new one in this mode conflicts with it.
 local function is_blocked(mode)
-  return conflict(holders, mode) or conflict(waiters, mode)
+  return conflict(holders, mode) or not OVERTAKING and conflict(waiters, mode)
 end
 
 -- The sessions that wait in modes that conflict with `mode`: none, one, or two of them, as far as the
@@ -104,6 +104,9 @@ end
 -- session that has nothing left in the partition is declared dead.
 local function reap()
   local freed = false
+  if UNSWEPT_CLAIMS then
+    return freed
+  end
   for _, session in ipairs(redis.call('ZRANGE', leases, 1, now, 'BYSCORE')) do
     for _, kind in ipairs({ 'c', 'm' }) do
       local mine = session .. kind .. name

@@ -11,7 +11,8 @@ local lapse = tonumber(redis.call('ZSCORE', leases, session) or 0)
 local leftovers = redis.call('ZCOUNT', leases, 1, now)
 if lapse == 0 and where_absent == 'none' then
   return { 0, leftovers }
-elseif lapse == 0 and where_absent ~= 'make' or lapse ~= 0 and lapse <= now then
+elseif lapse == 0 and where_absent ~= 'make'
+    or lapse ~= 0 and lapse <= now and not REVIVED_SESSION then
   return { -1, leftovers }
 end
 redis.call('ZADD', leases, now + ttl, session)

@@ -9,7 +9,7 @@ if standing == 'gone' then
   return { 'lapsed' }
 end
 local known, withdrawn = read(id)
-if known then
+if known and not REPEATED_CLAIM then
   return look_again(known)
 elseif withdrawn and not FORGOTTEN_WITHDRAW then
   return { 'absent' }
