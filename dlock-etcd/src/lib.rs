@@ -44,8 +44,9 @@
 //!
 //! - **The cluster is restored from a backup**, and has forgotten locks that were granted since. A
 //!   session notices that the store has gone back, by its cluster, term and revision, when it next
-//!   hears from it, and ends; until then two may believe that they hold the lock. Tokens still rise,
-//!   as long as clients' clocks are not stepped back too. Restore it under a new
+//!   hears from it, and ends; until then two may believe that they hold the lock. Tokens still rise, as
+//!   long as clients' clocks are about right: one that is behind when it makes the store's first token anew,
+//!   or was ahead before the data were lost, lets them fall back. Restore it under a new
 //!   `--initial-cluster-token`: then it is another cluster. Otherwise a session that comes back to it late,
 //!   when others have written more to it than the backup lacked, notices nothing.
 //! - **Most members lose their disks** at once, or acknowledge writes that they have not kept (a disk
@@ -81,6 +82,9 @@ mod base;
 mod claims;
 mod connect;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod keys;
 mod link;

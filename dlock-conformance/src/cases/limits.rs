@@ -1,7 +1,5 @@
 //! What the contract does not promise: the loss is shown, and that tokens hold all the same.
 
-use std::time::Duration;
-
 use dlock_core::{Fence, Mode};
 
 use crate::case::{Case, Pace};
@@ -114,7 +112,7 @@ async fn clock_jumps(scene: Scene) -> Verdict {
         process.report("wall-clock", LIMIT).await?;
         tokio::time::sleep(ttl + ttl / 4).await;
         process.order("held?").await?;
-        let held = process.report("held", Duration::from_secs(1)).await?;
+        let held = process.report("held", crate::scene::GRACE).await?;
         ensure!(held == "true", "a jump of {ahead} ms cost a lock");
         process.order("release").await?;
         process.report("released", LIMIT).await?;

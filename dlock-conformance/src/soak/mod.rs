@@ -125,13 +125,15 @@ pub async fn run(target: Arc<dyn Target>, options: &SoakOptions) -> Verdict<Summ
     let crew = Crew::start(Arc::clone(&target), Arc::clone(&ledger), orders, count).await?;
     let crew = Arc::new(Mutex::new(crew));
 
-    let until = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0);
+    let time = Duration::from_secs_f64(options.minutes * 60.0);
+    let until = Instant::now() + time;
     let abilities = abilities(target.as_ref(), &*crew.lock().await);
     let lane = |lane| Nemesis {
         plan: Plan::new(lane, seed, abilities, ttl),
         target: Arc::clone(&target),
         crew: Arc::clone(&crew),
         ledger: Arc::clone(&ledger),
+        half: until - time / 2,
         until,
     };
     let progress = tokio::spawn(progress(Arc::clone(&ledger), Instant::now()));

@@ -1,5 +1,11 @@
 //! Opening the store at a URL, with the backend that its scheme names.
 
+// Without any store there is nothing to open, and most of this is not used.
+#![cfg_attr(
+    not(feature = "containers"),
+    allow(dead_code, unreachable_code, unused_mut, unused_variables)
+)]
+
 use std::sync::Arc;
 
 use dlock_core::url::StoreUrl;

@@ -1,0 +1,144 @@
+//! One model of the locks against every store: random histories of several sessions without the core
+//! around them, compared with the model after each step, and made as short as can be when they differ.
+//!
+//! ATOM-A, FAIR: the same claims are granted and wait, in the same order. ATOM-B: a withdraw takes out
+//! its own claim alone. FENCE: tokens of conflicting grants rise, and a grant's token never changes.
+//! ONCE: repeated requests and withdrawn claims. WAKE: whoever a step grants is told, and whoever holds
+//! is told that another session waits, then and only then. CANCEL: nobody is left when all have gone.
+//!
+//! The model says it twice: in the contract's words, and as the [`LockTable`] that two of the stores are
+//! made of. An oracle that shares code with what it judges shares its faults too.
+//!
+//! A failure prints the seed that makes the same histories again. `PROPTEST_CASES` makes more of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dlock_conformance::scene::{LIMIT, within};
+use dlock_conformance::target::{Link, Target};
+use dlock_conformance::{Context, Failure, Verdict, ensure, stores};
+use dlock_core::table::{LockTable, Stamp};
+use dlock_core::{
+    Attempts, COMPATIBLE, Claim, ClaimId, ClaimSnapshot, FencingToken, Inbox, LockName, Mailbox,
+    Mode, Outcome, Owner, Push, Session, SessionId, SessionTerms, Wait,
+};
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
+use proptest_state_machine::ReferenceStateMachine;
+
+async fn stage(target: &Arc<dyn Target>, watched: bool) -> Verdict<Stage> {
+    let mut links = Vec::new();
+    for _ in 0..CLIENTS {
+        links.push(target.link().await.because("connecting to the store")?);
+    }
+    Ok(Stage { links, watched })
+}
+
+async fn history(stage: &Stage, mut model: Model, steps: &[Step], seen: impl Fn()) -> Verdict {
+    let mut run = Run::begin(stage, &model).await?;
+    for (place, step) in steps.iter().enumerate() {
+        seen();
+        let after = Model::apply(model.clone(), step);
+        let done = run.step(&model, step, &after).await;
+        done.because(format!("step {}", place + 1))?;
+        model = after;
+    }
+    run.end(&model).await.because("at the end")
+}
+
+/// So many histories on this store. Its server is removed also when they fail.
+fn histories(name: &str, cases: u32) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let target = stores::named(name).expect("the suite knows its own stores");
+    let result = match runtime.block_on(stage(&target, name.starts_with("etcd"))) {
+        Ok(stage) => search(&runtime, &stage, cases),
+        Err(failure) => Err(failure.to_string()),
+    };
+    if let Err(failure) = runtime.block_on(target.stop()) {
+        eprintln!("{name}: {failure}");
+    }
+    if let Err(text) = result {
+        panic!("{name}: {text}");
+    }
+}
+
+fn search(runtime: &tokio::runtime::Runtime, stage: &Stage, cases: u32) -> Result<(), String> {
+    let mut config = Config {
+        // The seed says all, and no file has to be kept.
+        failure_persistence: None,
+        max_shrink_iters: 4096,
+        max_shrink_time: 120_000,
+        ..Config::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => fastrand::u64(..),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
+    let strategy = Model::sequential_strategy(100..=200);
+    let result = TestRunner::new(config).run(&strategy, |(model, steps, seen)| {
+        let seen = || {
+            if let Some(seen) = &seen {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let done = runtime.block_on(history(stage, model, &steps, seen));
+        done.map_err(|failure| TestCaseError::fail(failure.to_string()))
+    });
+    match result {
+        Ok(()) => Ok(()),
+        Err(TestError::Fail(reason, (model, steps, _))) => Err(format!(
+            "{reason}\n\nthe shortest history found in which it happens:\n{}\n\
+             PROPTEST_RNG_SEED={seed} makes the same histories again",
+            model.told_all(&steps)
+        )),
+        Err(TestError::Abort(reason)) => Err(reason.to_string()),
+    }
+}
+
+#[test]
+fn memory() {
+    histories("memory", 64);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn redis() {
+    histories("redis", 8);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn redis_7() {
+    histories("redis-7", 8);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn valkey() {
+    histories("valkey", 8);
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn etcd() {
+    histories("etcd", 8);
+}
+
+#[cfg(feature = "jetstream")]
+#[test]
+fn jetstream() {
+    histories("jetstream", 8);
+}
