@@ -1,44 +1,53 @@
-const CLIENTS: usize = 4;
-const LOCKS: usize = 3;
+//! What the store should hold, and what happens to it: the reference that the histories are made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use dlock_core::table::{LockTable, Stamp};
+use dlock_core::{Attempts, COMPATIBLE, ClaimId, Mode, Owner, SessionId, Wait};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest_state_machine::ReferenceStateMachine;
+
+pub(crate) const CLIENTS: usize = 4;
+pub(crate) const LOCKS: usize = 3;
 /// What the third lock is called: it holds what a store's own keys hold. Of the two before it, one is
 /// the beginning of the other.
 const ODD_NAMES: [&str; 3] = ["a/EX/%2F", "a:{b}c\u{1}m", "a.=2E*>\u{1}"];
 const LABEL: &str = "a label with \"quotes\" and\nlines";
-/// No lease runs out during a history.
-const TTL: Duration = Duration::from_secs(600);
 const STAMP: Stamp = Stamp {
     order: 1,
     millis: 0,
 };
 
 /// The contract's table, and not the function that the library asks.
-fn beside(one: Mode, other: Mode) -> bool {
+pub(crate) fn beside(one: Mode, other: Mode) -> bool {
     COMPATIBLE[one.index()][other.index()]
 }
 
 /// What the store should hold. Claims go by their numbers, which are never used twice in a history.
 #[derive(Clone, Debug)]
-struct Model {
+pub(crate) struct Model {
     odd_name: &'static str,
     /// Which session each client has now; they are numbered, too.
-    sessions: [u64; CLIENTS],
+    pub(crate) sessions: [u64; CLIENTS],
     opened: u64,
     next: u64,
     /// Every claim ever made by the sessions that live.
-    claims: BTreeMap<u64, Asked>,
-    locks: [Lock; LOCKS],
+    pub(crate) claims: BTreeMap<u64, Asked>,
+    pub(crate) locks: [Lock; LOCKS],
     /// The claims that waited and were granted.
-    called: BTreeSet<u64>,
+    pub(crate) called: BTreeSet<u64>,
     /// The claims that were granted while another session waited for them.
-    contended: BTreeSet<u64>,
+    pub(crate) contended: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug)]
-struct Asked {
-    client: usize,
-    session: u64,
-    lock: usize,
-    mode: Mode,
+pub(crate) struct Asked {
+    pub(crate) client: usize,
+    pub(crate) session: u64,
+    pub(crate) lock: usize,
+    pub(crate) mode: Mode,
     /// Withdrawn while a request could be on its way: it stays withdrawn.
     marked: bool,
     /// Withdrawn when nothing was on its way, so nobody requests it again.
@@ -46,16 +55,16 @@ struct Asked {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Lock {
+pub(crate) struct Lock {
     /// The claims in their order of arrival.
     queue: Vec<u64>,
-    table: LockTable,
+    pub(crate) table: LockTable,
 }
 
 /// What happens next. A step says no more than is needed, so that a history stays one when others before
 /// it are left out.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(crate) enum Step {
     Request {
         number: u64,
         client: usize,
@@ -196,19 +205,19 @@ impl Model {
         }
     }
 
-    fn lock_name(&self, lock: usize) -> &'static str {
+    pub(crate) fn lock_name(&self, lock: usize) -> &'static str {
         ["a", "aa", self.odd_name][lock]
     }
 
     /// The claim as the tables of the model know it.
-    fn id(&self, number: u64) -> ClaimId {
+    pub(crate) fn id(&self, number: u64) -> ClaimId {
         let session = SessionId::from(u128::from(self.claims[&number].session));
         ClaimId { session, number }
     }
 
     /// Whether the claim is granted, `None` if it is not there: it is when it is compatible with every
     /// claim ahead of it, waiting ones included (FAIR).
-    fn granted(&self, number: u64) -> Option<bool> {
+    pub(crate) fn granted(&self, number: u64) -> Option<bool> {
         let asked = self.claims.get(&number)?;
         let queue = &self.locks[asked.lock].queue;
         let place = queue.iter().position(|other| *other == number)?;
@@ -221,7 +230,7 @@ impl Model {
     }
 
     /// The claims of a lock that are granted, or wait.
-    fn queue(&self, lock: usize, granted: bool) -> Vec<u64> {
+    pub(crate) fn queue(&self, lock: usize, granted: bool) -> Vec<u64> {
         let queue = self.locks[lock].queue.iter().copied();
         queue
             .filter(|number| self.granted(*number) == Some(granted))
@@ -341,7 +350,20 @@ impl Model {
         }
     }
 
-    fn told_all(mut self, steps: &[Step]) -> String {
+    /// Whether these steps can be taken one after the other.
+    pub(crate) fn allows(&self, steps: &[Step]) -> bool {
+        let mut model = self.clone();
+        for step in steps {
+            if !Model::preconditions(&model, step) {
+                return false;
+            }
+            model = Model::apply(model, step);
+        }
+        true
+    }
+
+    /// The steps of a history, for people.
+    pub(crate) fn told_all(mut self, steps: &[Step]) -> String {
         let mut text = String::new();
         for (place, step) in steps.iter().enumerate() {
             let _ = writeln!(text, "{:4}. {}", place + 1, self.told(step));
@@ -351,7 +373,7 @@ impl Model {
     }
 }
 
-fn owner() -> Owner {
+pub(crate) fn owner() -> Owner {
     Owner {
         host: "a host".to_owned(),
         pid: 1,
@@ -359,7 +381,6 @@ fn owner() -> Owner {
     }
 }
 
-fn client_name(client: usize) -> char {
-    ["A", "B", "C", "D"][client].chars().next().unwrap_or('?')
+pub(crate) fn client_name(client: usize) -> &'static str {
+    ["A", "B", "C", "D"][client]
 }
-

@@ -1,14 +1,35 @@
+//! One history on a store: each step is done, and everything that the store says is compared with the
+//! model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlock_conformance::scene::{LIMIT, within};
+use dlock_conformance::target::Link;
+use dlock_conformance::{Context, Failure, Verdict, ensure};
+use dlock_core::{
+    Attempts, Claim, ClaimId, ClaimSnapshot, FencingToken, Inbox, LockName, Mailbox, Mode, Outcome,
+    Push, Session, SessionId, SessionTerms, Wait,
+};
+use futures_util::FutureExt;
+
+use crate::model::{CLIENTS, LOCKS, Model, Step, beside, client_name, owner};
+
+/// No lease runs out during a history.
+const TTL: Duration = Duration::from_secs(600);
+
 /// A store, and a way to it for each client.
-struct Stage {
-    links: Vec<Link>,
+pub(crate) struct Stage {
+    pub(crate) links: Vec<Link>,
     /// Whether its clients watch for the claims ahead of theirs instead of being sent for. Then who leaves
     /// or asks before the watch fires is not told, a hint may come for a claim that is gone, and nobody
     /// says that somebody waits, or when to look.
-    watched: bool,
+    pub(crate) watched: bool,
 }
 
 /// One history on the store.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     stage: &'a Stage,
     /// At the beginning of every lock name, so that histories do not meet.
     prefix: String,
@@ -28,7 +49,7 @@ struct Client {
 }
 
 impl<'a> Run<'a> {
-    async fn begin(stage: &'a Stage, model: &Model) -> Verdict<Self> {
+    pub(crate) async fn begin(stage: &'a Stage, model: &Model) -> Verdict<Self> {
         let mut run = Self {
             stage,
             prefix: format!("{:012x}", fastrand::u64(..) >> 16),
@@ -88,7 +109,7 @@ impl<'a> Run<'a> {
     }
 
     /// Does one step, between these two states of the model.
-    async fn step(&mut self, before: &Model, step: &Step, after: &Model) -> Verdict {
+    pub(crate) async fn step(&mut self, before: &Model, step: &Step, after: &Model) -> Verdict {
         match *step {
             Step::Request {
                 number, wait, late, ..
@@ -331,7 +352,7 @@ impl<'a> Run<'a> {
     }
 
     /// CANCEL: when all have gone, nothing is in use.
-    async fn end(mut self, model: &Model) -> Verdict {
+    pub(crate) async fn end(mut self, model: &Model) -> Verdict {
         for client in 0..CLIENTS {
             self.check_pushes(model, client).await?;
         }
@@ -351,4 +372,3 @@ fn described(claims: &[ClaimSnapshot]) -> String {
         .collect();
     format!("[{}]", claims.join(", "))
 }
-
