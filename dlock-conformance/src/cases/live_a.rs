@@ -44,33 +44,46 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Clients in a runtime that can end in the middle of everything.
-pub(super) struct Crashing(Runtime);
+/// Clients in a runtime that can end in the middle of everything. `None` once it has.
+pub(super) struct Crashing(Option<Runtime>);
 
 impl Crashing {
     pub(super) fn new() -> Verdict<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        Ok(Self(builder.worker_threads(1).enable_all().build()?))
+        let runtime = builder.worker_threads(1).enable_all().build()?;
+        Ok(Self(Some(runtime)))
     }
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Verdict<T>> + Send + 'static,
     ) -> Verdict<T> {
-        self.0.spawn(work).await?
+        let runtime = self.0.as_ref();
+        let runtime = runtime.ok_or_else(|| Failure::new("it has crashed"))?;
+        runtime.spawn(work).await?
     }
 
     /// Ends it. Returns when it did.
-    pub(super) async fn crash(self, scene: &Scene, who: &str) -> Verdict<Duration> {
+    pub(super) async fn crash(mut self, scene: &Scene, who: &str) -> Verdict<Duration> {
         let history = scene.history().clone();
-        let who = who.to_owned();
+        let (who, runtime) = (who.to_owned(), self.0.take());
         on_plain_thread(move || {
             history.note(who, "crashes");
             let now = history.now();
-            drop(self.0);
+            drop(runtime);
             now
         })
         .await
+    }
+}
+
+/// A case that fails before the crash drops it where a runtime may not be waited for; the panic would hide
+/// why the case failed.
+impl Drop for Crashing {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
