@@ -489,7 +489,7 @@ async fn data_that_is_lost(server: &Server) {
 /// CANCEL, ATOM-B: what a closed session held is free at once, and whom that grants is told.
 async fn closing_frees_everything(server: &Server) {
     const LOCKS: usize = 300;
-    let backend = backend(server).await;
+    let backend = server.connect("/closing").await.unwrap();
     let mut holder = Client::open(&backend, LONG).await;
     let mut waiter = Client::open(&backend, LONG).await;
     let mut waiting = Vec::new();
@@ -509,8 +509,19 @@ async fn closing_frees_everything(server: &Server) {
         }
     }
     holder.session().close().await.unwrap();
+    let never_sent = waiter.claim("lock-0", Mode::Null);
+    let leaving = waiter.session().withdraw(&never_sent, Attempts::Unanswered);
+    leaving.await.unwrap();
     waiter.session().close().await.unwrap();
     assert_eq!(backend.names().await.unwrap(), []);
+    // Nothing is left but the two keys that stay for ever.
+    let all = GetOptions::new().with_prefix();
+    let found = server.raw().await.get("dlock/closing/", Some(all)).await;
+    let found = found.unwrap();
+    let keys: Vec<&str> = (found.kvs().iter())
+        .map(|key| key.key_str().unwrap())
+        .collect();
+    assert_eq!(keys, ["dlock/closing/base", "dlock/closing/format"]);
 }
 
 /// An attempt that was given up does not hold up the next one, and watches come back.

@@ -227,6 +227,21 @@ async fn closing_frees_everything_and_tells_the_next() {
         }
     }
     holder.session().close().await.unwrap();
+    let never_sent = waiter.claim("lock-0", Mode::Null);
+    let leaving = waiter.session().withdraw(&never_sent, Attempts::Unanswered);
+    leaving.await.unwrap();
+    waiter.session().close().await.unwrap();
+    // Nothing is left but the tombstones of the sessions, and the order.
+    let mut raw = server.raw().await;
+    for partition in 0..3 {
+        let prefix = format!("dlock:{{default.{partition}}}:");
+        let mut keys: Vec<String> = raw.run(&["KEYS", &format!("{prefix}*")]).await;
+        keys.sort_unstable();
+        assert_eq!(keys, ["last", "leases"].map(|key| format!("{prefix}{key}")));
+        let leases = format!("{prefix}leases");
+        let living: i64 = raw.run(&["ZCOUNT", &leases, "0", "+inf"]).await;
+        assert_eq!(living, 0);
+    }
 }
 
 /// LIVE-A: locks that nobody asks for are freed too, by whoever renews or opens a session.

@@ -153,7 +153,7 @@ fn valkey() {
 #[cfg(feature = "etcd")]
 #[test]
 fn etcd() {
-    histories("etcd", 6);
+    histories("etcd", 5);
 }
 
 #[cfg(feature = "jetstream")]
