@@ -211,6 +211,9 @@
 //! Then let `dlock-conformance` judge it: it runs every guarantee's cases against a backend in a few
 //! lines.
 
+// The tests in here run on the real Tokio; `cargo test NAME` builds them in `dlock-interleavings` too.
+#![cfg(not(all(test, shuttle)))]
+
 mod attempt;
 mod backend;
 mod claim;

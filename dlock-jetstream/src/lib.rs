@@ -73,6 +73,9 @@ mod connect;
 mod documents;
 mod draft;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod leases;
 mod link;

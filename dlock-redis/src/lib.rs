@@ -79,6 +79,9 @@ mod cluster;
 mod confirm;
 mod connect;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod link;
 mod options;
