@@ -176,7 +176,7 @@ impl Hand {
         let (way, patience) = (self.random.u32(..20), self.millis(4 * self.brief.longest));
         let name = &self.brief.locks[lock];
         let request = self.client.lock(name).mode(mode);
-        let acquired = match way {
+        match way {
             0..3 => match request.try_now().await {
                 Ok(guard) => guard.ok_or(Miss::Taken),
                 Err(error) => Err(miss(&error)),
@@ -193,8 +193,7 @@ impl Hand {
                     Err(_) => Err(Miss::Dropped),
                 }
             }
-        };
-        acquired
+        }
     }
 
     async fn hold(&mut self, op: u64, lock: usize, guard: Guard, access: &mut Access) -> Verdict {

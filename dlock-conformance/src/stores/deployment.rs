@@ -126,7 +126,10 @@ impl Target for Deployment {
 
     async fn link(&self) -> Verdict<Link> {
         match &self.host {
-            Some(host) => proxied(&[host.address.clone()], |proxy| self.through(host, proxy)).await,
+            Some(host) => {
+                let address = std::slice::from_ref(&host.address);
+                proxied(address, |proxy| self.through(host, proxy)).await
+            }
             None => Ok(Link {
                 backend: backend_at(self.url.reveal()).await?,
                 path: None,
@@ -149,8 +152,8 @@ impl Target for Deployment {
     async fn worker(&self) -> Verdict<Worker> {
         match &self.host {
             Some(host) => {
-                let address = [host.address.clone()];
-                proxied_worker(&address, |proxy| self.through(host, proxy)).await
+                let address = std::slice::from_ref(&host.address);
+                proxied_worker(address, |proxy| self.through(host, proxy)).await
             }
             None => worker_at(self.url.reveal(), None),
         }
