@@ -15,8 +15,10 @@ mod model;
 mod run;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use dlock_conformance::scene::LIMIT;
 use dlock_conformance::target::Target;
 use dlock_conformance::{Context, Verdict, stores};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
@@ -26,6 +28,9 @@ use tokio::runtime::Runtime;
 use model::{CLIENTS, Model, Step};
 use run::{Run, Stage};
 
+/// How long a push is waited for while a history that has failed is made shorter.
+const HURRY: Duration = Duration::from_millis(200);
+
 async fn stage(target: &Arc<dyn Target>, watched: bool) -> Verdict<Stage> {
     let mut links = Vec::new();
     for _ in 0..CLIENTS {
@@ -34,10 +39,20 @@ async fn stage(target: &Arc<dyn Target>, watched: bool) -> Verdict<Stage> {
     Ok(Stage { links, watched })
 }
 
-async fn history(stage: &Stage, mut model: Model, steps: &[Step], seen: impl Fn()) -> Verdict {
-    let mut run = Run::begin(stage, &model).await?;
+/// Steps are counted until one fails. Then they only become fewer, and what is missing is not waited for
+/// as long as it was at first.
+async fn history(
+    stage: &Stage,
+    mut model: Model,
+    steps: &[Step],
+    seen: Option<&AtomicUsize>,
+) -> Verdict {
+    let patience = if seen.is_some() { LIMIT } else { HURRY };
+    let mut run = Run::begin(stage, &model, patience).await?;
     for (place, step) in steps.iter().enumerate() {
-        seen();
+        if let Some(seen) = seen {
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
         let after = Model::apply(model.clone(), step);
         let done = run.step(&model, step, &after).await;
         done.because(format!("step {}", place + 1))?;
@@ -71,7 +86,7 @@ fn search(runtime: &Runtime, stage: &Stage, cases: u32) -> Result<(), String> {
         // The seed says all, and no file has to be kept.
         failure_persistence: None,
         max_shrink_iters: 4096,
-        max_shrink_time: 120_000,
+        max_shrink_time: 60_000,
         ..Config::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
@@ -84,12 +99,7 @@ fn search(runtime: &Runtime, stage: &Stage, cases: u32) -> Result<(), String> {
     config.rng_seed = RngSeed::Fixed(seed);
     let strategy = Model::sequential_strategy(100..=200);
     let result = TestRunner::new(config).run(&strategy, |(model, steps, seen)| {
-        let seen = || {
-            if let Some(seen) = &seen {
-                seen.fetch_add(1, Ordering::SeqCst);
-            }
-        };
-        let done = runtime.block_on(history(stage, model, &steps, seen));
+        let done = runtime.block_on(history(stage, model, &steps, seen.as_deref()));
         done.map_err(|failure| TestCaseError::fail(failure.to_string()))
     });
     let (reason, (model, steps, _)) = match result {
@@ -119,7 +129,7 @@ fn shorter(
         if !model.allows(&fewer) {
             continue;
         }
-        let done = runtime.block_on(history(stage, model.clone(), &fewer, || {}));
+        let done = runtime.block_on(history(stage, model.clone(), &fewer, None));
         if let Err(failure) = done {
             (reason, steps) = (failure.to_string(), fewer);
         }

@@ -41,6 +41,8 @@ pub(crate) struct Run<'a> {
     newest: [[u64; 6]; LOCKS],
     told: BTreeSet<u64>,
     warned: BTreeSet<u64>,
+    /// How long a push is waited for.
+    patience: Duration,
 }
 
 struct Client {
@@ -49,7 +51,11 @@ struct Client {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) async fn begin(stage: &'a Stage, model: &Model) -> Verdict<Self> {
+    pub(crate) async fn begin(
+        stage: &'a Stage,
+        model: &Model,
+        patience: Duration,
+    ) -> Verdict<Self> {
         let mut run = Self {
             stage,
             prefix: format!("{:012x}", fastrand::u64(..) >> 16),
@@ -59,6 +65,7 @@ impl<'a> Run<'a> {
             newest: [[0; 6]; LOCKS],
             told: BTreeSet::new(),
             warned: BTreeSet::new(),
+            patience,
         };
         for client in 0..CLIENTS {
             let opened = run.open(client, model.sessions[client]).await?;
@@ -309,14 +316,16 @@ impl<'a> Run<'a> {
         let warnings: BTreeSet<u64> = warnings.copied().collect();
         while !(due.is_subset(&self.told) && warnings.is_subset(&self.warned)) {
             let next = self.clients[client].inbox.next();
-            let push = tokio::time::timeout(LIMIT, next).await.map_err(|_| {
-                Failure::new(format!(
-                    "{} was not told of the grants of {:?}, and that somebody waits for {:?}",
-                    client_name(client),
-                    due.difference(&self.told),
-                    warnings.difference(&self.warned)
-                ))
-            })?;
+            let push = tokio::time::timeout(self.patience, next)
+                .await
+                .map_err(|_| {
+                    Failure::new(format!(
+                        "{} was not told of the grants of {:?}, and that somebody waits for {:?}",
+                        client_name(client),
+                        Vec::from_iter(due.difference(&self.told)),
+                        Vec::from_iter(warnings.difference(&self.warned))
+                    ))
+                })?;
             let push = push.ok_or_else(|| Failure::new("the store has dropped a mailbox"))?;
             self.accept(model, client, push)?;
         }
