@@ -61,6 +61,14 @@ fn no_file_is_too_long_to_read() {
     }
 }
 
+/// A backend is little work, as the documentation says.
+#[test]
+fn the_example_of_a_backend_is_short() {
+    let file = Path::new(ROOT).join("examples/own-backend/src/backend.rs");
+    let lines = std::fs::read_to_string(file).unwrap().lines().count();
+    assert!(lines < 300, "{lines} lines");
+}
+
 /// A skipped test is reported by the suite with its reason, never by an attribute.
 #[test]
 fn no_test_is_switched_off() {

@@ -45,7 +45,7 @@ pub enum Pace {
     Any,
     /// Beside a few others of its kind, which leave the machine mostly idle: it is about time.
     Timed,
-    /// By itself: it counts what the store does, loads it, or breaks it.
+    /// By itself on its store: it counts what the store does, loads it, or breaks it.
     Alone,
 }
 

@@ -100,7 +100,7 @@ pub fn run_one(target: &Arc<dyn Target>, case: &Case) -> Finished {
     if let Some(reason) = ignored(target.as_ref(), case) {
         return finished(Outcome::Ignored(reason), Duration::ZERO);
     }
-    let _pass = GATE.enter(case.paced());
+    let _pass = GATE.enter(case.paced(), target.name());
     let start = Instant::now();
     let history = History::default();
     let scene = Scene::new(Arc::clone(target), history.clone());
