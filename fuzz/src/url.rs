@@ -53,10 +53,10 @@ fn read(text: &str) -> Result<Vec<String>, String> {
     Ok(vec![
         parts,
         format!("{secret:?}"),
-        options(&url, |url| ClientOptions::from_url(url)),
-        options(&url, |url| RedisOptions::from_url(url)),
-        options(&url, |url| EtcdOptions::from_url(url)),
-        options(&url, |url| JetStreamOptions::from_url(url)),
+        options(&url, ClientOptions::from_url),
+        options(&url, RedisOptions::from_url),
+        options(&url, EtcdOptions::from_url),
+        options(&url, JetStreamOptions::from_url),
         // A store of that name is made, and forgotten.
         options(&url, |url| MemoryStore::from_url(url).map(drop)),
     ])
