@@ -31,11 +31,40 @@ use crate::{ClaimId, FencingToken, Mode, Owner, SessionId};
 /// assert_eq!(granted[0].id, b);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct LockTable {
     /// In the order of their tickets.
     claims: Vec<Entry>,
     /// The greatest number given out in the lock's order, for tickets and grants alike.
     last: u64,
+}
+
+/// A table as it was read, from a store that others can write to.
+#[derive(Deserialize)]
+struct Unchecked {
+    claims: Vec<Entry>,
+    last: u64,
+}
+
+/// Above it there are still more numbers than will ever be given out, and no token that does not exist.
+const GREATEST_LAST: u64 = (1 << 53) - (1 << 40);
+
+impl TryFrom<Unchecked> for LockTable {
+    type Error = &'static str;
+
+    fn try_from(Unchecked { claims, last }: Unchecked) -> Result<Self, Self::Error> {
+        if last > GREATEST_LAST {
+            return Err("its last number is out of range");
+        }
+        if !claims.is_sorted_by(|one, next| one.ticket < next.ticket) {
+            return Err("its claims are not in the order of their tickets");
+        }
+        let newest = |entry: &Entry| entry.ticket.max(entry.token.map_or(0, FencingToken::order));
+        if claims.iter().any(|entry| newest(entry) > last) {
+            return Err("a number of a claim is greater than its last number");
+        }
+        Ok(Self { claims, last })
+    }
 }
 
 /// One claim in the table.

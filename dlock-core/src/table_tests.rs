@@ -173,3 +173,47 @@ fn compatible_claims_behind_a_conflicting_one_wait_their_turn() {
             .eq([id(0, 3)])
     );
 }
+
+/// What somebody else has written into a store is a table only if it can go on from there.
+#[test]
+fn a_table_that_cannot_be_is_not_read() {
+    let entry = |ticket: u64, token: u64| {
+        let owner = serde_json::to_value(Owner::this_process()).unwrap();
+        let id = ClaimId {
+            session: SessionId::from(1),
+            number: ticket,
+        };
+        serde_json::json!({
+            "id": id, "mode": "EX", "owner": owner, "ticket": ticket,
+            "token": (token > 0).then(|| FencingToken::from_order(token)), "since": 0,
+        })
+    };
+    let read = |last: u64, claims: &[serde_json::Value]| {
+        let table = serde_json::json!({ "claims": claims, "last": last });
+        serde_json::from_value::<LockTable>(table)
+    };
+    let stamp = Stamp {
+        order: 1,
+        millis: 0,
+    };
+    let mut table = read(7, &[entry(3, 4), entry(5, 0)]).unwrap();
+    assert_eq!(table.expire(SessionId::from(1), stamp), []);
+    let mut table = read(GREATEST_LAST, &[]).unwrap();
+    let id = ClaimId {
+        session: SessionId::from(1),
+        number: 1,
+    };
+    let granted = table.request(id, Mode::Exclusive, &Owner::this_process(), stamp);
+    assert!(granted.is_some());
+    for (last, claims, why) in [
+        (u64::MAX, vec![], "out of range"),
+        (1 << 53, vec![], "out of range"),
+        (9, vec![entry(5, 0), entry(3, 4)], "order of their tickets"),
+        (9, vec![entry(5, 0), entry(5, 0)], "order of their tickets"),
+        (4, vec![entry(5, 0)], "greater than its last"),
+        (8, vec![entry(5, 9)], "greater than its last"),
+    ] {
+        let error = read(last, &claims).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}

@@ -7,16 +7,22 @@ use dlock_jetstream::fuzzing::{read, write};
 const SUBJECT: &str = "$KV.dlock-default.locks.n";
 
 /// Any bytes are a lock table, or an error that says where they stand; and what is written reads back,
-/// whatever happens to a lock.
+/// whatever happens to a lock, that one or an empty one.
 pub fn document(data: &[u8]) {
     match read(SUBJECT, data) {
-        Ok(table) => reads_back(&table),
+        Ok(table) => {
+            reads_back(&table);
+            operations(table, data);
+        }
         Err(error) => {
             assert_eq!(error.kind(), StoreErrorKind::Refused);
             assert!(error.to_string().contains(SUBJECT), "{error}");
         }
     }
-    let mut table = LockTable::default();
+    operations(LockTable::default(), data);
+}
+
+fn operations(mut table: LockTable, data: &[u8]) {
     let mut rest = data;
     // Each step is an operation, whose claim it is, its mode, the time that goes by, and a label.
     while let [step, who, mode, time, tail @ ..] = rest {
