@@ -173,6 +173,7 @@ fn abilities(target: &dyn Target, crew: &Crew) -> Abilities {
         networks: crew.has_paths(),
         nodes,
         wipe: target.lacks(Need::Wipe).is_none() && nodes > 0,
+        clocks: cfg!(feature = "mutants") && nodes > 0,
     }
 }
 

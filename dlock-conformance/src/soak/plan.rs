@@ -18,6 +18,8 @@ pub(super) struct Abilities {
     pub(super) nodes: usize,
     /// Whether the store can lose its data.
     pub(super) wipe: bool,
+    /// Whether workers' clocks can jump: on etcd tokens follow them, so not where others work too.
+    pub(super) clocks: bool,
 }
 
 /// One fault.
@@ -34,7 +36,6 @@ pub(super) enum Strike {
     /// Its pushes are lost.
     Deaf { member: usize },
     /// Its wall clock is off by so much until the time is over.
-    #[cfg_attr(not(feature = "mutants"), allow(dead_code))]
     ClockJump { member: usize, millis: i64 },
     /// The server that decides, or any one.
     Server {
@@ -112,7 +113,7 @@ impl Plan {
         let network = |condition| Strike::Network { member, condition };
         // Below the TTL it must be ridden out, above it the locks are lost.
         let lasts = self.time(0.2, 2.2);
-        let jumps = cfg!(feature = "mutants");
+        let jumps = self.abilities.clocks;
         let strike = match self
             .random
             .u8(..if self.abilities.networks { 20 } else { 8 })
@@ -249,6 +250,7 @@ mod tests {
             networks: true,
             nodes: 3,
             wipe: true,
+            clocks: true,
         };
         Plan::new(lane, seed, abilities, TTL)
     }
@@ -268,8 +270,7 @@ mod tests {
             let steps = plan(lane, 1).take(300);
             steps.map(|step| step.strike.kind()).collect()
         };
-        let workers = 10 + usize::from(cfg!(feature = "mutants"));
-        assert_eq!(kinds(Lane::Workers).len(), workers);
+        assert_eq!(kinds(Lane::Workers).len(), 11);
         assert_eq!(kinds(Lane::Servers).len(), 5);
     }
 }

@@ -93,6 +93,11 @@ impl Cluster {
             let mut addresses = Vec::new();
             for server in &inner.servers {
                 addresses.push(network::address(&inner.network, server.id().await?).await?);
+            }
+            for (server, address) in inner.servers.iter().zip(&addresses) {
+                // An address that was asked for stays, also when all are killed and started again.
+                network::disconnect(&inner.network, server.id().await?).await?;
+                network::connect(&inner.network, server.id().await?, address.clone()).await?;
                 // Its ports on this machine stay when it is cut off from the others.
                 network::connect(network::BRIDGE, server.id().await?, None).await?;
             }
