@@ -152,7 +152,8 @@ async fn answers_that_are_lost() {
             let claim = client.claim("n", Mode::Exclusive);
             proxy.lead(Way::Mute(server.port));
             let request = client.session().request(&claim, Wait::InTurn);
-            let given_up = tokio::time::timeout(Duration::from_millis(300), request).await;
+            // Long enough to hold it against the connection, also if that had to be made first.
+            let given_up = tokio::time::timeout(Duration::from_millis(900), request).await;
             assert!(!matches!(given_up, Ok(Ok(_))), "{given_up:?}");
             let arrived = async || !near.inspect(&claim.name).await.unwrap().is_free();
             until("the request arrives", arrived).await;
