@@ -70,7 +70,7 @@ const DONE: &str = "done after";
 
 /// Takes turns. The victim stops half-way, with the lock in its hands.
 async fn work(args: &Args, counter: &Counter<'_>) -> Result<()> {
-    let client = dlock::connect(&args.url).await?;
+    let client = connect(&args.url).await?;
     let name = counter.0.to_string_lossy();
     let rounds = if args.worker.victim {
         args.rounds / 2
@@ -99,16 +99,33 @@ async fn work(args: &Args, counter: &Counter<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Takes the lock. A store that is out of reach, because it elects a leader, say, may come back.
+/// A store that is out of reach, because it elects a leader, say, may come back.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The store was there a moment ago.
+async fn connect(url: &str) -> Result<Client> {
+    let start = Instant::now();
+    loop {
+        match dlock::connect(url).await {
+            Ok(client) => return Ok(client),
+            Err(Error::Store { .. }) if start.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Takes the lock.
 async fn take(client: &Client, name: &str) -> Result<Guard> {
-    const PATIENCE: Duration = Duration::from_secs(60);
     let start = Instant::now();
     loop {
         match client.lock(name).await {
             Ok(guard) => return Ok(guard),
             Err(Error::Lost(_)) => {} // the next request opens another session
             Err(Error::Store { .. }) if start.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(error.into()),
         }
