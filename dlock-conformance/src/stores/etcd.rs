@@ -7,7 +7,6 @@ use dlock_core::async_trait;
 
 use super::cluster::{Cluster, Kind};
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, proxied_worker};
 use super::http::{get, sum};
 use super::one::OneServer;
 use crate::target::{Counts, Link, Meter, Need, Nodes, Prices, Target, Worker};
@@ -15,6 +14,7 @@ use crate::{Verdict, ensure};
 
 const IMAGE: &str = "quay.io/coreos/etcd";
 const TAG: &str = "v3.5.30";
+const SCHEME: &str = "etcd";
 const CLIENTS: u16 = 2379;
 const PEERS: u16 = 2380;
 const ONE_DURABILITY: &str = "every grant is committed by a majority, or there is none";
@@ -23,7 +23,7 @@ const ONE_DURABILITY: &str = "every grant is committed by a majority, or there i
 #[derive(Clone, Debug)]
 pub struct EtcdServer {
     name: String,
-    server: Server,
+    one: OneServer,
 }
 
 impl Default for EtcdServer {
@@ -31,7 +31,11 @@ impl Default for EtcdServer {
         let hosts = ["127.0.0.1".to_owned()];
         Self {
             name: format!("etcd-{}", TAG.trim_start_matches('v')),
-            server: Server::new(recipe(&hosts, 0)),
+            one: OneServer {
+                server: Server::new(recipe(&hosts, 0)),
+                port: CLIENTS,
+                scheme: SCHEME,
+            },
         }
     }
 }
@@ -86,14 +90,7 @@ fn recipe(hosts: &[String], own: usize) -> Recipe {
 }
 
 fn url(hosts: &str) -> String {
-    format!("etcd://{hosts}")
-}
-
-impl EtcdServer {
-    async fn address(&self) -> Verdict<String> {
-        self.server.start().await?;
-        self.server.address(CLIENTS)
-    }
+    format!("{SCHEME}://{hosts}")
 }
 
 #[async_trait]
@@ -103,7 +100,7 @@ impl Target for EtcdServer {
     }
 
     async fn link(&self) -> Verdict<Link> {
-        proxied(&[self.address().await?], url).await
+        self.one.link().await
     }
 
     fn lacks(&self, need: Need) -> Option<String> {
@@ -120,17 +117,15 @@ impl Target for EtcdServer {
     }
 
     async fn worker(&self) -> Verdict<Worker> {
-        proxied_worker(&[self.address().await?], url).await
+        self.one.worker().await
     }
 
     fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
-        let url = url(&self.server.address(CLIENTS)?);
-        let server = self.server.clone();
-        Ok(Arc::new(OneServer { server, url }))
+        Ok(Arc::new(self.one.clone()))
     }
 
     async fn wipe(&self) -> Verdict {
-        self.server.replace().await
+        self.one.server.replace().await
     }
 
     fn meter(&self) -> Verdict<Arc<dyn Meter>> {
@@ -138,7 +133,7 @@ impl Target for EtcdServer {
     }
 
     async fn stop(&self) -> Verdict {
-        self.server.stop().await
+        self.one.server.stop().await
     }
 }
 
@@ -147,7 +142,7 @@ impl Meter for EtcdServer {
     /// From the server's metrics. A request is a message that the server received for its keys or
     /// its leases; setting up a watch is none. A push is an event that it sent to a watch.
     async fn read(&self) -> Verdict<Counts> {
-        let metrics = get(&self.address().await?, "/metrics").await?;
+        let metrics = get(&self.one.address().await?, "/metrics").await?;
         let requests = sum(&metrics, "grpc_server_msg_received_total", |labels| {
             ["etcdserverpb.KV", "etcdserverpb.Lease"]
                 .iter()

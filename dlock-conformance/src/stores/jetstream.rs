@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::cluster::{Cluster, Kind};
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, proxied_worker};
 use super::http::get;
 use super::nats_pushes::PushCounter;
 use super::one::OneServer;
@@ -17,6 +16,7 @@ use crate::{Context, Failure, Verdict};
 
 const IMAGE: &str = "nats";
 const TAG: &str = "2.15";
+const SCHEME: &str = "nats";
 const CLIENTS: u16 = 4222;
 const ROUTES: u16 = 6222;
 const MONITOR: u16 = 8222;
@@ -33,7 +33,7 @@ const ONE_DURABILITY: &str =
 #[derive(Clone, Debug)]
 pub struct JetStreamServer {
     name: String,
-    server: Server,
+    one: OneServer,
     pushes: Arc<PushCounter>,
 }
 
@@ -41,7 +41,11 @@ impl Default for JetStreamServer {
     fn default() -> Self {
         Self {
             name: format!("jetstream-{TAG}"),
-            server: Server::new(recipe(&["n1".to_owned()], 0)),
+            one: OneServer {
+                server: Server::new(recipe(&["n1".to_owned()], 0)),
+                port: CLIENTS,
+                scheme: SCHEME,
+            },
             pushes: Arc::default(),
         }
     }
@@ -52,7 +56,7 @@ pub(super) fn cluster() -> Cluster {
     Cluster::new(Kind {
         name: "jetstream-cluster",
         recipe,
-        url: |hosts| format!("nats://{hosts}?replicas=3"),
+        url: |hosts| format!("{SCHEME}://{hosts}?replicas=3"),
         client_port: CLIENTS,
         http_port: MONITOR,
         health: "/healthz",
@@ -135,17 +139,6 @@ fn streams(answer: &str) -> Vec<Value> {
         .collect()
 }
 
-fn url(hosts: &str) -> String {
-    format!("nats://{hosts}")
-}
-
-impl JetStreamServer {
-    async fn address(&self) -> Verdict<String> {
-        self.server.start().await?;
-        self.server.address(CLIENTS)
-    }
-}
-
 #[async_trait]
 impl Target for JetStreamServer {
     fn name(&self) -> &str {
@@ -153,7 +146,7 @@ impl Target for JetStreamServer {
     }
 
     async fn link(&self) -> Verdict<Link> {
-        proxied(&[self.address().await?], url).await
+        self.one.link().await
     }
 
     fn lacks(&self, need: Need) -> Option<String> {
@@ -170,17 +163,15 @@ impl Target for JetStreamServer {
     }
 
     async fn worker(&self) -> Verdict<Worker> {
-        proxied_worker(&[self.address().await?], url).await
+        self.one.worker().await
     }
 
     fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
-        let url = url(&self.server.address(CLIENTS)?);
-        let server = self.server.clone();
-        Ok(Arc::new(OneServer { server, url }))
+        Ok(Arc::new(self.one.clone()))
     }
 
     async fn wipe(&self) -> Verdict {
-        self.server.replace().await
+        self.one.server.replace().await
     }
 
     fn meter(&self) -> Verdict<Arc<dyn Meter>> {
@@ -188,7 +179,7 @@ impl Target for JetStreamServer {
     }
 
     async fn stop(&self) -> Verdict {
-        self.server.stop().await
+        self.one.server.stop().await
     }
 }
 
@@ -197,9 +188,9 @@ impl Meter for JetStreamServer {
     /// From the server's monitoring: a request is a message that the server received from a client
     /// and that is no push. Pushes are counted by a subscription to all of them.
     async fn read(&self) -> Verdict<Counts> {
-        let client = self.address().await?;
+        let client = self.one.address().await?;
         let pushes = self.pushes.count(&client).await?;
-        let monitor = self.server.address(MONITOR)?;
+        let monitor = self.one.server.address(MONITOR)?;
         let number = |answer: &str, field: &str| -> Verdict<u64> {
             let answer: Value = serde_json::from_str(answer).because("the server's monitoring")?;
             let number = answer[field].as_u64();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dlock_core::async_trait;
 
 use super::container::{Recipe, Server};
-use super::deployment::{proxied, proxied_worker};
+use super::deployment::proxied;
 use super::one::OneServer;
 use super::resp::command;
 use crate::target::{Counts, Link, Meter, Need, Nodes, Prices, Target, Worker};
@@ -17,8 +17,7 @@ const PORT: u16 = 6379;
 #[derive(Clone, Debug)]
 pub struct RedisServer {
     name: String,
-    scheme: &'static str,
-    server: Server,
+    one: OneServer,
 }
 
 impl RedisServer {
@@ -60,19 +59,12 @@ impl RedisServer {
         });
         Self {
             name,
-            scheme,
-            server,
+            one: OneServer {
+                server,
+                port: PORT,
+                scheme,
+            },
         }
-    }
-
-    /// Where it listens. Starts it if it is not running.
-    async fn address(&self) -> Verdict<String> {
-        self.server.start().await?;
-        self.server.address(PORT)
-    }
-
-    fn url(&self, address: &str) -> String {
-        format!("{}://{address}", self.scheme)
     }
 }
 
@@ -83,7 +75,7 @@ impl Target for RedisServer {
     }
 
     async fn link(&self) -> Verdict<Link> {
-        proxied(&[self.address().await?], |proxy| self.url(proxy)).await
+        self.one.link().await
     }
 
     fn lacks(&self, need: Need) -> Option<String> {
@@ -101,28 +93,26 @@ impl Target for RedisServer {
     }
 
     async fn worker(&self) -> Verdict<Worker> {
-        proxied_worker(&[self.address().await?], |proxy| self.url(proxy)).await
+        self.one.worker().await
     }
 
     fn nodes(&self) -> Verdict<Arc<dyn Nodes>> {
-        let url = self.url(&self.server.address(PORT)?);
-        let server = self.server.clone();
-        Ok(Arc::new(OneServer { server, url }))
+        Ok(Arc::new(self.one.clone()))
     }
 
     async fn wipe(&self) -> Verdict {
-        command(&self.address().await?, "FLUSHALL").await?;
+        command(&self.one.address().await?, "FLUSHALL").await?;
         Ok(())
     }
 
     /// On disk, where [`fail_over`](Self::fail_over) finds it.
     async fn keep_copy(&self) -> Verdict {
-        command(&self.address().await?, "SAVE").await?;
+        command(&self.one.address().await?, "SAVE").await?;
         Ok(())
     }
 
     async fn fail_over(&self) -> Verdict {
-        command(&self.address().await?, "DEBUG RELOAD NOSAVE").await?;
+        command(&self.one.address().await?, "DEBUG RELOAD NOSAVE").await?;
         Ok(())
     }
 
@@ -131,12 +121,12 @@ impl Target for RedisServer {
     }
 
     async fn unconfirmable(&self) -> Verdict<Link> {
-        let url = |proxy: &str| format!("{}?wait=1&wait_timeout=100ms", self.url(proxy));
-        proxied(&[self.address().await?], url).await
+        let url = |proxy: &str| format!("{}?wait=1&wait_timeout=100ms", self.one.url(proxy));
+        proxied(&[self.one.address().await?], url).await
     }
 
     async fn stop(&self) -> Verdict {
-        self.server.stop().await
+        self.one.server.stop().await
     }
 }
 
@@ -152,7 +142,7 @@ impl Meter for RedisServer {
             "fcall",
             "fcall_ro",
         ];
-        let address = self.address().await?;
+        let address = self.one.address().await?;
         let mut counts = Counts {
             changes: Some(0),
             steps: Some(0),
