@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::history::History;
 use crate::scene::{LIMIT, Scene, within};
-use crate::target::Path;
+use crate::target::{Path, Worker};
 use crate::{Context, Failure, Verdict};
 
 /// Another process that uses the store. It is killed when this is dropped.
@@ -42,23 +42,19 @@ impl Process {
     ///
     /// A [`Failure`] when it cannot be started or cannot connect.
     pub async fn start(scene: &Scene, who: &str, ttl: Duration) -> Verdict<Self> {
-        let worker = scene.target().worker().await?;
-        let mut command = tokio::process::Command::from(worker.command);
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .kill_on_drop(true)
-            .spawn()
-            .because("starting another process")?;
-        let missing = || Failure::new("the other process has no pipes");
-        let orders = child.stdin.take().ok_or_else(missing)?;
-        let reports = child.stdout.take().ok_or_else(missing)?;
+        let Started {
+            child,
+            orders,
+            reports,
+            path,
+        } = Started::new(scene.target().worker().await?)?;
         let mut process = Self {
             who: who.to_owned(),
             child,
             orders,
-            reports: BufReader::new(reports).lines(),
+            reports,
             history: scene.history().clone(),
-            _path: worker.path,
+            _path: path,
         };
         process
             .order(&format!("connect {} {who}", ttl.as_millis()))
@@ -121,26 +117,55 @@ impl Process {
     pub fn signal(&mut self, signal: Signal) -> Verdict {
         self.history
             .note(&*self.who, format!("gets the signal {signal:?}"));
-        let id = self.child.id();
-        let id = id.ok_or_else(|| Failure::new(format!("{} has ended", self.who)))?;
-        send(id, signal).because(format!("sending {signal:?}"))
+        send(&self.child, signal).because(&self.who)
     }
 }
 
+/// A worker that has just been started. It is killed when `child` is dropped.
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    pub(crate) orders: ChildStdin,
+    pub(crate) reports: Lines<BufReader<ChildStdout>>,
+    /// The network between it and the store, which must live as long as it does.
+    pub(crate) path: Option<Arc<dyn Path>>,
+}
+
+impl Started {
+    pub(crate) fn new(worker: Worker) -> Verdict<Self> {
+        let mut command = tokio::process::Command::from(worker.command);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .because("starting another process")?;
+        let missing = || Failure::new("the other process has no pipes");
+        let orders = child.stdin.take().ok_or_else(missing)?;
+        let reports = child.stdout.take().ok_or_else(missing)?;
+        Ok(Self {
+            child,
+            orders,
+            reports: BufReader::new(reports).lines(),
+            path: worker.path,
+        })
+    }
+}
+
+/// Sends a process that was started here a signal.
 #[cfg(unix)]
-pub(crate) fn send(process: u32, signal: Signal) -> std::io::Result<()> {
+pub(crate) fn send(process: &Child, signal: Signal) -> Verdict {
     use rustix::process::{Pid, kill_process};
     let signal = match signal {
         Signal::Kill => rustix::process::Signal::KILL,
         Signal::Freeze => rustix::process::Signal::STOP,
         Signal::Thaw => rustix::process::Signal::CONT,
     };
-    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
-    let id = id.ok_or(std::io::ErrorKind::NotFound)?;
-    Ok(kill_process(id, signal)?)
+    let id = process.id().and_then(|id| i32::try_from(id).ok());
+    let id = id.and_then(Pid::from_raw);
+    let id = id.ok_or_else(|| Failure::new("it has ended"))?;
+    kill_process(id, signal).because("sending a signal")
 }
 
 #[cfg(not(unix))]
-pub(crate) fn send(_: u32, _: Signal) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
+pub(crate) fn send(_: &Child, _: Signal) -> Verdict {
+    Err(Failure::new("there are no signals here"))
 }

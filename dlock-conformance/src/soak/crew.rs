@@ -1,11 +1,10 @@
 //! The workers of a fault run, and the resource: processes that are started, told, harmed and replaced.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::ledger::Ledger;
 use super::lines::Line;
 use super::work::Brief;
-use crate::process::{Signal, send};
+use crate::process::{Signal, Started, send};
 use crate::scene::{LIMIT, within};
 use crate::target::{Path, Target};
 use crate::{Context, Failure, Verdict, ensure};
@@ -41,16 +40,12 @@ impl Runner {
         member: usize,
         what: String,
     ) -> Verdict<Self> {
-        let worker = target.worker().await?;
-        let mut command = tokio::process::Command::from(worker.command);
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .kill_on_drop(true)
-            .spawn()
-            .because("starting a process")?;
-        let missing = || Failure::new("a process has no pipes");
-        let orders = child.stdin.take().ok_or_else(missing)?;
-        let mut lines = BufReader::new(child.stdout.take().ok_or_else(missing)?).lines();
+        let Started {
+            child,
+            orders,
+            reports: mut lines,
+            path,
+        } = Started::new(target.worker().await?)?;
         let (answered, answers) = mpsc::unbounded_channel();
         let (life, ledger) = (ledger.begins(member), Arc::clone(ledger));
         let may_end = Arc::new(AtomicBool::new(false));
@@ -76,7 +71,7 @@ impl Runner {
             answers,
             reading,
             may_end,
-            path: worker.path,
+            path,
         })
     }
 
@@ -94,9 +89,7 @@ impl Runner {
     }
 
     fn signal(&self, signal: Signal) -> Verdict {
-        let id = self.child.id();
-        let id = id.ok_or_else(|| Failure::new(format!("{} has ended", self.what)))?;
-        send(id, signal).because(format!("{}: sending {signal:?}", self.what))
+        send(&self.child, signal).because(&self.what)
     }
 
     /// Ends it where it stands, once all that it has printed is read.

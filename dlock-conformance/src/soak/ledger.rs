@@ -91,6 +91,11 @@ impl Written {
     pub(super) fn processes(&self) -> usize {
         self.lives.len()
     }
+
+    /// How many accesses the resource has let in.
+    pub(super) fn let_in(&self) -> usize {
+        self.accesses.len()
+    }
 }
 
 impl Ledger {

@@ -6,25 +6,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use dlock_core::{FencingToken, Mode};
+use dlock_core::{Clock, FencingToken, Mode, Moment, SystemClock};
 
 use crate::{Failure, Verdict};
 
-/// The time on the clock that all processes of the machine share.
-#[cfg(unix)]
+/// The time on the clock that all processes of the machine share, where there are fault runs.
 pub(super) fn now() -> Duration {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let time = rustix::time::clock_gettime(clock);
-    Duration::from_micros(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000)
-}
-
-#[cfg(not(unix))]
-pub(super) fn now() -> Duration {
-    // Without signals there are no fault runs.
-    Duration::ZERO
+    SystemClock.now().since(Moment::default())
 }
 
 /// Something that happened in a worker. The number is that of the acquire, in its process.

@@ -68,7 +68,6 @@ const TOLD: usize = 5;
 impl Summary {
     pub(super) fn new(run: Run<'_>) -> Self {
         let tally = run.ledger.tally();
-        let accesses = run.ledger.accesses().len();
         let written = run.ledger.lock();
         let minutes = run.took.as_secs_f64() / 60.0;
         let waiting = written.faults.iter().filter(|fault| fault.waiting > 0);
@@ -107,7 +106,7 @@ impl Summary {
             longest_wait_seconds: tally.longest_wait.as_secs_f64(),
             missed: tally.missed.iter().map(|(a, b)| named((a, b))).collect(),
             ended: tally.ended.iter().map(|(a, b)| named((a, b))).collect(),
-            accesses,
+            accesses: written.let_in(),
             stale_refused: written.stale,
             faults,
             faults_while_waiting,
