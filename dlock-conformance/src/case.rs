@@ -35,6 +35,7 @@ pub struct Case {
     needs: Vec<Need>,
     pace: Pace,
     limit: Duration,
+    kept: bool,
     run: Arc<dyn Fn(Scene) -> BoxFuture<'static, Verdict> + Send + Sync>,
 }
 
@@ -65,6 +66,7 @@ impl Case {
             needs: Vec::new(),
             pace: Pace::Any,
             limit: Duration::from_secs(60),
+            kept: true,
             run: Arc::new(move |scene| run(scene).boxed()),
         }
     }
@@ -80,6 +82,13 @@ impl Case {
     #[must_use]
     pub fn pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// It looks at what a release does in the store: where clients keep their claims, that is nothing.
+    #[must_use]
+    pub fn not_kept(mut self) -> Self {
+        self.kept = false;
         self
     }
 
@@ -112,6 +121,12 @@ impl Case {
     #[must_use]
     pub fn paced(&self) -> Pace {
         self.pace
+    }
+
+    /// Whether it says something also where clients keep their claims.
+    #[must_use]
+    pub fn is_for_kept(&self) -> bool {
+        self.kept
     }
 
     /// After how long it has failed.

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::case::{Case, cases};
 use crate::report::{Printer, Summary, failures, junit};
 use crate::runner::{Finished, run_all};
+use crate::sharing::Sharing;
 use crate::soak::{self, SoakOptions};
 use crate::target::Target;
 use crate::{Context, Failure, Verdict, matrix, stores, worker};
@@ -74,6 +75,9 @@ pub struct RunOptions {
     /// Run all of it this many times in a row
     #[arg(long, default_value_t = 1, value_name = "TIMES")]
     pub repeat: u32,
+    /// Whether the clients pass on, share and keep claims
+    #[arg(long, value_enum, default_value_t)]
+    pub sharing: Sharing,
 }
 
 /// Runs the suite's own program.
@@ -164,6 +168,7 @@ fn ended(done: Verdict<ExitCode>) -> ExitCode {
 ///
 /// A [`Failure`] when the filter fits no case, or the report cannot be written.
 pub fn run(target: Arc<dyn Target>, options: &RunOptions) -> Verdict<ExitCode> {
+    options.sharing.choose();
     let cases = fitting(options.filter.as_deref())?;
     let stopped = Stopped(Arc::clone(&target));
     let printer = Printer::new(cases.len() * options.repeat as usize);
@@ -192,6 +197,7 @@ pub fn run(target: Arc<dyn Target>, options: &RunOptions) -> Verdict<ExitCode> {
 ///
 /// A [`Failure`] when the run breaks down, or a report cannot be written.
 pub fn soak(target: Arc<dyn Target>, options: &SoakOptions) -> Verdict<ExitCode> {
+    options.sharing.choose();
     let stopped = Stopped(Arc::clone(&target));
     let summary = block_on(soak::run(target, options))?;
     drop(stopped);

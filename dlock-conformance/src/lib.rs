@@ -104,6 +104,7 @@ mod raw;
 pub mod report;
 pub mod runner;
 pub mod scene;
+pub mod sharing;
 pub mod soak;
 pub mod stores;
 pub mod target;

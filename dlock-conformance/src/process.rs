@@ -9,6 +9,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::history::History;
 use crate::scene::{LIMIT, Scene, within};
+use crate::sharing::{self, Sharing};
 use crate::target::{Path, Worker};
 use crate::{Context, Failure, Verdict};
 
@@ -133,6 +134,8 @@ pub(crate) struct Started {
 impl Started {
     pub(crate) fn new(worker: Worker) -> Verdict<Self> {
         let mut command = tokio::process::Command::from(worker.command);
+        let sharing = Sharing::of_this_process().name();
+        let command = command.env(sharing::VARIABLE, sharing);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .kill_on_drop(true)

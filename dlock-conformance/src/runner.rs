@@ -9,6 +9,7 @@ use crate::case::{Case, Pace};
 use crate::gate::{Gate, at_once};
 use crate::history::History;
 use crate::scene::Scene;
+use crate::sharing::Sharing;
 use crate::target::Target;
 use crate::{Failure, Verdict};
 
@@ -118,6 +119,9 @@ pub fn run_one(target: &Arc<dyn Target>, case: &Case) -> Finished {
 /// Why a case is not run on this target, if it is not.
 #[must_use]
 pub fn ignored(target: &dyn Target, case: &Case) -> Option<String> {
+    if Sharing::of_this_process() == Sharing::Keep && !case.is_for_kept() {
+        return Some("a claim that is kept does not go back at once".to_owned());
+    }
     case.needed().iter().find_map(|need| target.lacks(*need))
 }
 

@@ -7,6 +7,7 @@ use dlock_core::{Backend, Client, LockSnapshot, Ttl};
 
 use crate::actor::Actor;
 use crate::history::History;
+use crate::sharing::Sharing;
 use crate::target::{Condition, Link, Path, Target};
 use crate::wrap::Wire;
 use crate::{Context, Failure, Verdict};
@@ -135,10 +136,10 @@ impl Scene {
     pub async fn client_over(&self, who: &str, ttl: Duration, link: Link) -> Verdict<Actor> {
         let ttl = ttl.max(link.backend.capabilities().min_ttl);
         let ttl = Ttl::new(ttl).because("a lease's length")?;
-        let connecting = Client::builder(Arc::clone(&link.backend))
+        let builder = Client::builder(Arc::clone(&link.backend))
             .ttl(ttl)
-            .label(who)
-            .connect();
+            .label(who);
+        let connecting = Sharing::of_this_process().set_up(builder).connect();
         let client = within(LIMIT, format!("{who} connects"), connecting).await?;
         let client = client.because(format!("{who} connects"))?;
         self.history

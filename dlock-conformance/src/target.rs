@@ -304,6 +304,12 @@ pub trait Nodes: Debug + Send + Sync + 'static {
     /// How long the others may take, with their settings, to notice that their leader has gone and
     /// to elect another one.
     fn election(&self) -> Duration;
+
+    /// A known limit: whether a leader that stood still for longer than a lease may end that lease when
+    /// it goes on, although another leader has renewed it since.
+    fn ends_renewed_leases(&self) -> bool {
+        false
+    }
 }
 
 /// What can happen to one server.

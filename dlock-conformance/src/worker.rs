@@ -25,6 +25,7 @@ use dlock_core::{Backend, Client, Guard, Mode, Ttl};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 use crate::scene::LIMIT;
+use crate::sharing::Sharing;
 use crate::soak::{Work, serve};
 use crate::wrap::Deaf;
 use crate::{Context, Failure, Verdict};
@@ -72,8 +73,9 @@ impl Worker {
         match words[..] {
             ["connect", ttl, label] => {
                 let ttl = Ttl::new(Duration::from_millis(ttl.parse()?))?;
-                let connecting = Client::builder(Arc::clone(backend)).ttl(ttl).label(label);
-                self.client = Some(connecting.connect().await?);
+                let builder = Client::builder(Arc::clone(backend)).ttl(ttl).label(label);
+                let builder = Sharing::of_this_process().set_up(builder);
+                self.client = Some(builder.connect().await?);
                 Ok("connected".into())
             }
             ["lock", mode, name] => {

@@ -107,6 +107,25 @@ pub trait Session: Debug + Send + Sync + 'static {
     /// [`StoreError`].
     async fn status(&self, claim: &Claim) -> Result<Outcome, StoreError>;
 
+    /// Whether the store pushes [`Push::Contended`] for every granted claim, without being asked to. If it
+    /// does not, the core [asks](Session::listen) where it needs to know.
+    fn pushes_contended(&self) -> bool {
+        true
+    }
+
+    /// From now on, pushes [`Push::Contended`] when somebody in another session waits behind this granted
+    /// claim in a mode that conflicts: at once if somebody does already, and also when it cannot be known
+    /// any more. Asked for where the process would pass the claim on among its tasks or keep it; never
+    /// where [`pushes_contended`](Session::pushes_contended).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]. The core then passes the claim on as if somebody waited.
+    async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
+        let _ = claim;
+        Err(StoreError::refused("this store pushes it unasked"))
+    }
+
     /// Takes a claim out, waiting or granted: release, cancel, time-out and drop are all this. Taking
     /// out a claim that is not there succeeds; no other claim is ever touched (ATOM-B).
     ///
@@ -222,7 +241,8 @@ pub enum Push {
     /// The claim is granted, and that is committed. Counts as a grant while the session's deadline
     /// stands.
     Granted(ClaimId, FencingToken),
-    /// Somebody in another session waits behind this granted claim in a mode that conflicts.
+    /// Somebody in another session waits behind this granted claim in a mode that conflicts. The process
+    /// does not pass it on to tasks that ask later, and gives it back if it only keeps it.
     Contended(ClaimId),
     /// Something changed for this waiting claim: look. It proves nothing.
     Changed(ClaimId),

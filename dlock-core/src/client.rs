@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::task::JoinSet;
 
+use crate::coordinator::{LONGEST_KEPT, Rules};
 use crate::request::Request;
 use crate::session::Session;
 use crate::sync::{Mutex, MutexGuard};
@@ -83,31 +84,84 @@ enum Found {
 }
 
 /// The options that mean the same on every store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
     /// How long the lease lasts without a renewal.
     pub ttl: Ttl,
     /// What this client is called in [`inspect`](Client::inspect) and in errors; may be empty.
     pub label: String,
+    /// Whether a lock that is released goes to the next task of this process that waits for the same
+    /// mode, without the store, while no other session is known to wait for it.
+    pub hand_over: bool,
+    /// Whether tasks of this process that ask for the same mode share one claim in the store, where the
+    /// mode is compatible with itself (NL, CR, CW and PR).
+    pub share: bool,
+    /// How long a claim stays with the process after the last guard has gone, if no other session waits
+    /// for it: to take the same lock again in that time costs no store operation. A try of another
+    /// session finds the lock taken meanwhile. None, unless chosen; at most a second.
+    pub keep: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::default(),
+            label: String::new(),
+            hand_over: true,
+            share: true,
+            keep: Duration::ZERO,
+        }
+    }
 }
 
 impl ClientOptions {
-    /// Takes the options `ttl` and `label` of a store URL.
+    /// Takes the options `ttl`, `label`, `hand_over`, `share` and `keep` of a store URL.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when the TTL does not read or is out of range.
+    /// [`ConfigError`] when one does not read or is out of range.
     pub fn from_url(url: &mut StoreUrl) -> Result<Self, ConfigError> {
         let ttl = url
             .take_duration("ttl")?
             .map(Ttl::new)
             .transpose()?
             .unwrap_or_default();
+        let default = Self::default();
+        let keep = url.take_duration("keep")?.unwrap_or(default.keep);
         Ok(Self {
             ttl,
             label: url.take("label").unwrap_or_default(),
+            hand_over: flag(url, "hand_over")?.unwrap_or(default.hand_over),
+            share: flag(url, "share")?.unwrap_or(default.share),
+            keep,
         })
     }
+
+    /// What a client can do with these.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.keep <= LONGEST_KEPT {
+            return Ok(());
+        }
+        Err(ConfigError::new(
+            "option keep",
+            format!("{:?} is too long", self.keep),
+            format!("a claim is kept for {LONGEST_KEPT:?} at most"),
+        ))
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            hand_over: self.hand_over,
+            share: self.share,
+            keep: self.keep,
+            // Its session knows.
+            listen: false,
+        }
+    }
+}
+
+fn flag(url: &mut StoreUrl, option: &str) -> Result<Option<bool>, ConfigError> {
+    url.take_parsed(option, "true or false")
 }
 
 /// Sets up a [`Client`].
@@ -138,6 +192,27 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether a lock that is released goes to the next task of this process that waits for the same
+    /// mode, without the store ([`ClientOptions::hand_over`]). It does unless switched off.
+    pub fn hand_over(mut self, hand_over: bool) -> Self {
+        self.options.hand_over = hand_over;
+        self
+    }
+
+    /// Whether tasks of this process share one claim in a mode that is compatible with itself
+    /// ([`ClientOptions::share`]). They do unless that is switched off.
+    pub fn share(mut self, share: bool) -> Self {
+        self.options.share = share;
+        self
+    }
+
+    /// How long a claim stays with the process after the last release ([`ClientOptions::keep`]). Not at
+    /// all unless chosen.
+    pub fn keep(mut self, keep: Duration) -> Self {
+        self.options.keep = keep;
+        self
+    }
+
     /// Reads the time elsewhere: for tests.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -152,7 +227,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the TTL is shorter than the store can do, [`Error::Store`] when it
+    /// [`Error::Config`] when the TTL is shorter than the store can do or a claim is to be kept for more
+    /// than a second, [`Error::Store`] when the store
     /// cannot be reached or refuses.
     pub async fn connect(self) -> Result<Client, Error> {
         let least = self.backend.capabilities().min_ttl;
@@ -167,6 +243,7 @@ impl ClientBuilder {
                 format!("it is at least {least:?} there"),
             )));
         }
+        self.options.check().map_err(Error::Config)?;
         let client = Client {
             inner: Arc::new(Inner {
                 owner: Owner::this_process().labelled(self.options.label.clone()),
@@ -341,13 +418,10 @@ impl Inner {
     /// nobody has to be polled for the others to get on.
     fn open(&self) -> Shared<BoxFuture<'static, Result<Session, StoreError>>> {
         let backend = self.backend.clone();
-        let (clock, ttl, owner) = (
-            self.clock.clone(),
-            self.options.ttl.get(),
-            self.owner.clone(),
-        );
+        let (clock, owner) = (self.clock.clone(), self.owner.clone());
+        let (ttl, rules) = (self.options.ttl.get(), self.options.rules());
         let opening =
-            tokio::spawn(async move { Session::open(&*backend, clock, ttl, owner).await });
+            tokio::spawn(async move { Session::open(&*backend, clock, ttl, owner, rules).await });
         opening
             .map(|joined| ended(joined.map(Some)))
             .boxed()
@@ -358,7 +432,15 @@ impl Inner {
         let asked = name.clone();
         let inspect = |backend: Arc<dyn Backend>| async move { backend.inspect(&asked).await };
         let snapshot = self.ask(inspect).await;
-        snapshot.map_err(|error| self.failed("inspect", Some(name), error))
+        let mut snapshot = snapshot.map_err(|error| self.failed("inspect", Some(name), error))?;
+        let session = match &*self.slot() {
+            Slot::Open(session) => Some(session.clone()),
+            _ => None,
+        };
+        for (holder, session) in snapshot.holders.iter_mut().zip(session.iter().cycle()) {
+            holder.kept = session.is_kept(name, holder.id);
+        }
+        Ok(snapshot)
     }
 
     /// One attempt, in a task of its own, which ends when this is dropped: a user may keep a future

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{Instrument, debug_span};
 
-use crate::session::ClaimHandle;
+use crate::session::Held;
 use crate::{Clock, Error, FencingToken, LockLost, LockName, LossReason, Mode, Moment, metrics};
 
 /// A lock that is held. Dropping it releases it in the background; [`release`](Guard::release) waits
@@ -20,9 +20,8 @@ use crate::{Clock, Error, FencingToken, LockLost, LockName, LossReason, Mode, Mo
 #[derive(Debug)]
 #[must_use = "a guard that is dropped at once releases its lock at once"]
 pub struct Guard {
-    claim: ClaimHandle,
+    held: Held,
     mode: Mode,
-    token: FencingToken,
     backend: &'static str,
     clock: Arc<dyn Clock>,
     granted: Moment,
@@ -30,17 +29,15 @@ pub struct Guard {
 
 impl Guard {
     pub(crate) fn new(
-        claim: ClaimHandle,
+        held: Held,
         mode: Mode,
-        token: FencingToken,
         backend: &'static str,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let granted = clock.now();
         Self {
-            claim,
+            held,
             mode,
-            token,
             backend,
             clock,
             granted,
@@ -50,7 +47,7 @@ impl Guard {
     /// The lock's name.
     #[must_use]
     pub fn name(&self) -> &LockName {
-        self.claim.name()
+        self.held.name()
     }
 
     /// The mode in which it is held.
@@ -62,27 +59,27 @@ impl Guard {
     /// The fencing token: show it to the resource with every access, reads included.
     #[must_use]
     pub fn token(&self) -> FencingToken {
-        self.token
+        self.held.token()
     }
 
     /// Whether the lock is surely held now. Reads the clock and nothing else.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.claim.lease().ended().is_none()
+        self.held.lease().ended().is_none()
     }
 
     /// How long it will surely be held without another renewal; zero once it is lost. Renewals go on
     /// in the background, so this rises again and again while all is well.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.claim.lease().remaining()
+        self.held.lease().remaining()
     }
 
     /// Whether the store has said that another session waits behind this lock in a mode that
     /// conflicts. A hint for a holder that can stop early; it may come late or not at all.
     #[must_use]
     pub fn is_contended(&self) -> bool {
-        self.claim.is_contended()
+        self.held.is_contended()
     }
 
     /// Returns when the lock is lost, and why; never while it is held.
@@ -91,7 +88,7 @@ impl Guard {
     ///
     /// Dropping it does nothing.
     pub async fn lost(&self) -> LossReason {
-        self.claim.lease().lost().await
+        self.held.lease().lost().await
     }
 
     /// Does the work while the lock is held, and stops it (by dropping it) when the lock is lost.
@@ -124,9 +121,9 @@ impl Guard {
     /// Once polled, the release goes on in the background.
     pub async fn release(self) -> Result<(), Error> {
         let name = self.name().clone();
-        let (backend, lock, mode, token) = (self.backend, &name, self.mode, self.token);
+        let (backend, lock, mode, token) = (self.backend, &name, self.mode, self.token());
         let span = debug_span!("release", backend, %lock, %mode, token = token.get());
-        let released = self.claim.withdrawn().instrument(span).await;
+        let released = self.held.left().instrument(span).await;
         released.map_err(|reason| Error::Lost(LockLost { name, reason }))
     }
 }
@@ -139,6 +136,6 @@ impl Drop for Guard {
             self.clock.now().since(self.granted),
         );
         // After a release that was awaited this finds nothing to do.
-        self.claim.withdraw();
+        self.held.leave();
     }
 }

@@ -78,6 +78,14 @@ mutants! {
         "FENCE: tokens count from zero, not on the scale of time.",
     IgnoredOption "ignored-option":
         "HONEST: an option in a store's URL that nobody knows is passed over in silence.",
+    Hoarding "hoarding":
+        "FAIR: a process passes its claim on among its tasks although another session waits.",
+    SharedPastWriter "shared-past-writer":
+        "FAIR: a request joins a claim of its process although an earlier one that conflicts waits.",
+    SameToken "same-token":
+        "FENCE: a claim that is passed on inside a process keeps its token.",
+    KeptFromTasks "kept-from-tasks":
+        "FAIR: a claim that is kept is not given back when a task of the same process needs another mode.",
     // Redis.
     UnconfirmedPush "unconfirmed-push":
         "COMMITTED: a push is a grant, although the replicas have not confirmed it.",

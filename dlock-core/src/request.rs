@@ -14,7 +14,7 @@ use crate::metrics::{self, Acquired};
 use crate::session::Settled;
 use crate::{
     ClaimId, Error, Guard, InvalidName, LockLost, LockName, LockSnapshot, LossReason, Mode, Moment,
-    Owner, TimedOut, Wait,
+    TimedOut, Wait,
 };
 
 /// How long the look at who holds a lock may take, for the error of a request that timed out: a tenth
@@ -170,15 +170,12 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     async fn settle(&self, label: Option<String>, wait: Wait) -> Result<Option<Guard>, Error> {
-        let owner = match label {
-            Some(label) => self.client.owner.clone().labelled(label),
-            None => self.client.owner.clone(),
-        };
-        let first = self.attempt(owner.clone(), wait).await?;
+        let label = label.as_deref();
+        let first = self.attempt(label, wait).await?;
         let last = match first {
             // The session turned out to be over: once more, in another one.
             Ended::NeverPlaced(reason) if reason != LossReason::Closed => {
-                self.attempt(owner, wait).await?
+                self.attempt(label, wait).await?
             }
             first => first,
         };
@@ -193,21 +190,23 @@ impl Asked<'_> {
     }
 
     /// Asks in the session that stands now.
-    async fn attempt(&self, owner: Owner, wait: Wait) -> Result<Ended, Error> {
+    async fn attempt(&self, label: Option<&str>, wait: Wait) -> Result<Ended, Error> {
         let opening = self.client.session("open a session", Some(self.name));
         let session = match self.in_time(opening).await {
             Some(session) => session?,
             None => return Err(self.timed_out(self.waited(), None, None)),
         };
-        let mut pending = session.request(self.name, self.mode, owner, wait);
+        let owner = || match label {
+            Some(label) => self.client.owner.clone().labelled(label),
+            None => self.client.owner.clone(),
+        };
+        let mut pending = session.request(self.name, self.mode, wait, owner);
         // Outlives the session's handle only as a part of `pending` and of the guard.
         drop(session);
         match self.in_time(pending.settled()).await {
-            Some(Settled::Granted(claim, token)) => {
-                let (client, clock) = (self.client.kind(), self.client.clock.clone());
-                Ok(Ended::Granted(Guard::new(
-                    claim, self.mode, token, client, clock,
-                )))
+            Some(Settled::Granted(held)) => {
+                let (backend, clock) = (self.client.kind(), self.client.clock.clone());
+                Ok(Ended::Granted(Guard::new(held, self.mode, backend, clock)))
             }
             Some(Settled::Taken) => Ok(Ended::Taken),
             Some(Settled::Failed(Failure::NeverPlaced(reason))) => Ok(Ended::NeverPlaced(reason)),

@@ -46,4 +46,8 @@ pub struct ClaimSnapshot {
     pub since: SystemTime,
     /// The token of a granted claim.
     pub token: Option<FencingToken>,
+    /// Whether the client that asks keeps it, and none of its tasks uses it
+    /// ([`ClientOptions::keep`](crate::ClientOptions::keep)). What other clients keep, only they know: a
+    /// backend says `false`.
+    pub kept: bool,
 }

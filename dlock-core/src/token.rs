@@ -24,6 +24,9 @@ impl FencingToken {
     /// How many of the lowest bits count hand-overs inside one process.
     pub const LOCAL_BITS: u32 = 10;
 
+    /// How many hand-overs inside one process can be counted, the grant itself among them.
+    pub const LOCAL_ORDERS: u64 = 1 << Self::LOCAL_BITS;
+
     /// The token of a grant that is number `order` in the store's order.
     ///
     /// # Panics
@@ -34,6 +37,15 @@ impl FencingToken {
     pub const fn from_order(order: u64) -> Self {
         assert!(order < 1 << 53, "the store's order is out of range");
         Self(order << Self::LOCAL_BITS)
+    }
+
+    /// The token of the `local`-th hand-over of this grant inside one process; 0 is the grant itself.
+    pub(crate) const fn handed_over(self, local: u64) -> Self {
+        assert!(
+            local < Self::LOCAL_ORDERS,
+            "the hand-overs are out of range"
+        );
+        Self(self.0 + local)
     }
 
     /// The grant's place in the store's order.

@@ -352,14 +352,19 @@ async fn a_holder_is_told_that_somebody_else_waits_and_not_of_its_own_process() 
     let (client, _) = world.client().await;
     let (other, _) = world.client().await;
     let guard = client.lock("a").await.unwrap();
-    let waiters = [client.clone(), other].map(|asker| async move { asker.lock("a").await });
-    let [mine, theirs] = waiters.map(tokio::spawn);
+    let ask = |asker: &Client| {
+        let asker = asker.clone();
+        tokio::spawn(async move { asker.lock("a").await })
+    };
+    let mine = ask(&client);
+    settle().await;
+    assert!(!guard.is_contended());
+    let theirs = ask(&other);
     settle().await;
     assert!(guard.is_contended());
-    theirs.abort();
-    settle().await;
     drop(guard);
-    assert!(!mine.await.unwrap().unwrap().is_contended());
+    assert!(mine.await.unwrap().unwrap().is_contended());
+    drop(theirs.await.unwrap().unwrap());
 }
 
 /// CANCEL: the last handle gone, the session ends by itself.

@@ -157,9 +157,9 @@ impl Session for WickedSession {
 #[tokio::test]
 async fn a_store_that_wants_to_be_looked_at_at_once_is_not_asked_without_a_pause() {
     let backend = Wicked::new(Vice::Restless);
-    let client = backend.client().await;
+    let (client, other) = (backend.client().await, backend.client().await);
     let _guard = client.lock("a").await.unwrap();
-    let waiting = client.lock("a").timeout(Duration::from_millis(200)).await;
+    let waiting = other.lock("a").timeout(Duration::from_millis(200)).await;
     assert!(waiting.is_err(), "the time-out fires");
     let calls = backend.calls.load(Ordering::Relaxed);
     assert!((10..100).contains(&calls), "{calls} looks in 200 ms");

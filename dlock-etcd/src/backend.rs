@@ -109,6 +109,7 @@ impl Backend for Etcd {
                 mode,
                 since: record.since(),
                 token: None,
+                kept: false,
                 owner: record.owner,
             };
             if granted {

@@ -202,5 +202,6 @@ fn snapshot(claim: &Entry) -> ClaimSnapshot {
         owner: claim.owner.clone(),
         since: SystemTime::UNIX_EPOCH + Duration::from_millis(claim.since),
         token: claim.token,
+        kept: false,
     }
 }

@@ -219,6 +219,7 @@ fn snapshot(id: &str, record: &str) -> Option<(u64, ClaimSnapshot)> {
         owner,
         since: SystemTime::UNIX_EPOCH + since,
         token,
+        kept: false,
     };
     Some((ticket, claim))
 }

@@ -33,6 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
             "An acquire dropped while the store cannot be reached leaves nothing after one TTL",
             unreachable,
         )
+        .not_kept()
         .pace(Pace::Timed),
         Case::new(
             "CANCEL/no-task-is-left",

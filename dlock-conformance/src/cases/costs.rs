@@ -53,6 +53,7 @@ pub(super) fn cases() -> Vec<Case> {
                 }
             })
             .needs(Need::Meter)
+            .not_kept()
             .pace(Pace::Alone)
         })
         .collect()

@@ -37,6 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
             "Tokens of one name go on rising when it moves to another kind of store, and back",
             another_store,
         )
+        .not_kept()
         .needs(Need::Wipe),
     ]
 }

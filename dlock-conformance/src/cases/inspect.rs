@@ -21,12 +21,14 @@ pub(super) fn cases() -> Vec<Case> {
             "HONEST/listing",
             "The listing of names has a lock exactly while somebody holds it or waits for it",
             listing,
-        ),
+        )
+        .not_kept(),
         Case::new(
             "COMMITTED/visible-at-once",
             "When an acquire returns, everybody sees the grant",
             visible_at_once,
-        ),
+        )
+        .not_kept(),
         Case::new(
             "COMMITTED/unconfirmed",
             "An acquire whose durability cannot be had fails, and leaves no claim",

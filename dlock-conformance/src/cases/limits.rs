@@ -1,10 +1,14 @@
 //! What the contract does not promise: the loss is shown, and that tokens hold all the same.
 
+use std::time::Duration;
+
 use dlock_core::{Fence, Mode};
 
+use super::fair::waiting;
+use super::nodes::with_harm;
 use crate::case::{Case, Pace};
-use crate::scene::{LIMIT, Scene};
-use crate::target::Need;
+use crate::scene::{LIMIT, Scene, within};
+use crate::target::{Harm, Need};
 use crate::{Verdict, ensure};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -16,6 +20,15 @@ pub(super) fn cases() -> Vec<Case> {
             failover,
         )
         .needs(Need::Rollback)
+        .pace(Pace::Alone),
+        Case::new(
+            "FENCE/leader-goes-on-after-a-lease",
+            "A leader that stood still for longer than a lease goes on: nobody loses a lease that was \
+             renewed meanwhile (known limit of etcd: it may; tokens rise all the same, and a fence \
+             refuses the first holder)",
+            leader_goes_on,
+        )
+        .needs(Need::Nodes)
         .pace(Pace::Alone),
     ];
     if cfg!(feature = "mutants") {
@@ -82,6 +95,53 @@ async fn failover(scene: Scene) -> Verdict {
     ensure!(
         seen.holders.len() == 1 && theirs.is_held(),
         "a release of what was lost has freed another's lock"
+    );
+    theirs.release().await?;
+    Ok(())
+}
+
+async fn leader_goes_on(scene: Scene) -> Verdict {
+    let lock = scene.lock("goes-on");
+    let nodes = scene.target().nodes()?;
+    // A lease that outlasts an election.
+    let ttl = nodes.election() + Duration::from_secs(5);
+    let holder = scene.client_for("holder", ttl).await?;
+    let other = scene.client("other").await?;
+    // Not recorded: where the limit is met, it breaks the rule that every history is held to.
+    let mine = holder.client().lock(&lock).await?;
+    let asked = tokio::spawn({
+        let (client, lock) = (other.client().clone(), lock.clone());
+        async move { client.lock(lock).await }
+    });
+    waiting(&scene, &other, &lock, 1).await?;
+    let leader = nodes.leader().await?;
+    let stands_still = tokio::time::sleep(ttl + ttl / 4);
+    let meanwhile = async { Ok(stands_still.await) };
+    with_harm(&scene, &nodes, &[leader], Harm::Frozen, meanwhile).await?;
+    let reason = tokio::time::timeout(holder.ttl(), mine.lost()).await.ok();
+    scene
+        .history()
+        .note("holder", format!("after that: lost {reason:?}"));
+    ensure!(
+        reason.is_none() || nodes.ends_renewed_leases(),
+        "a lease that was renewed was lost: {reason:?}"
+    );
+    let mut fence = Fence::new();
+    fence.admit(mine.mode(), mine.token())?;
+    let (mode, token) = (mine.mode(), mine.token());
+    if reason.is_none() {
+        mine.release().await?;
+    }
+    let theirs = within(scene.bound(holder.ttl()).await? + LIMIT, "granted", asked).await???;
+    ensure!(
+        theirs.token() > token,
+        "token {} after {token}",
+        theirs.token()
+    );
+    fence.admit(theirs.mode(), theirs.token())?;
+    ensure!(
+        fence.admit(mode, token).is_err(),
+        "the fence lets the first holder in"
     );
     theirs.release().await?;
     Ok(())

@@ -43,7 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
             "ATOM-B/release-without-a-network",
             "A release that the network loses is repeated until it arrives",
             release_without_network,
-        )
+        ).not_kept()
         .pace(Pace::Timed),
     ]
 }

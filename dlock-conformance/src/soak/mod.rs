@@ -48,6 +48,7 @@ use plan::{Abilities, Lane, Plan};
 
 use crate::check::Hold;
 use crate::scene::LIMIT;
+use crate::sharing::Sharing;
 use crate::target::{Need, Target};
 use crate::{Context, Failure, Verdict, check, ensure};
 
@@ -66,6 +67,9 @@ pub struct SoakOptions {
     /// How many locks they share
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub locks: u16,
+    /// Whether the clients pass on, share and keep claims
+    #[arg(long, value_enum, default_value_t)]
+    pub sharing: Sharing,
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -81,6 +85,8 @@ pub struct SoakOptions {
 const TASKS: u32 = 4;
 /// The lease of each worker, unless the store's shortest one is longer.
 const TTL: Duration = Duration::from_secs(2);
+/// How long it may take a server that goes on until it knows what the others have done.
+const GOES_ON: Duration = Duration::from_secs(1);
 /// Grants that show that work goes on.
 const GRANTS: usize = 50;
 
@@ -146,8 +152,9 @@ pub async fn run(target: Arc<dyn Target>, options: &SoakOptions) -> Verdict<Summ
     };
     crew::close(resource).await?;
     let took = ledger.now();
-    let (holds, wiped) = (ledger.holds(), data_losses(&ledger));
-    let findings = check::holds(&holds, |earlier, later| excuse(&wiped, ttl, earlier, later));
+    let excuses = Excuses::of(target.as_ref(), &ledger, ttl);
+    let holds = ledger.holds();
+    let findings = check::holds(&holds, |earlier, later| excuses.find(earlier, later));
     let effect = check::accesses(&ledger.accesses());
     let summary = Summary::new(summary::Run {
         target: target.name().to_owned(),
@@ -225,28 +232,37 @@ async fn progress(ledger: Arc<Ledger>, start: Instant) {
     }
 }
 
-/// When the store lost its data.
-fn data_losses(ledger: &Ledger) -> Vec<(Duration, Duration)> {
-    let written = ledger.lock();
-    let wipes = written
-        .faults
-        .iter()
-        .filter(|fault| fault.kind == "data lost");
-    wipes.map(|fault| (fault.from, fault.until)).collect()
-}
+/// What the contract does not promise, and what a store is known to do wrong: for how long two may
+/// believe that they hold one lock.
+struct Excuses(Vec<(Duration, Duration, &'static str)>);
 
-/// A store that has lost its data may grant what somebody holds: until that one's next heartbeat, which
-/// comes within a TTL. The contract does not promise more.
-fn excuse(
-    wiped: &[(Duration, Duration)],
-    ttl: Duration,
-    earlier: &Hold,
-    later: &Hold,
-) -> Option<String> {
-    let lost = |(from, until): &&(Duration, Duration)| {
-        earlier.from <= *until && later.until >= *from && earlier.until <= *until + ttl
-    };
-    let (from, _) = wiped.iter().find(lost)?;
-    let from = from.as_secs_f64();
-    Some(format!("the store lost its data at {from:.3} s"))
+impl Excuses {
+    /// A store that has lost its data may grant what somebody holds, until that one's next heartbeat, which
+    /// comes within a TTL. A server that ends leases which another one has renewed does so when it goes on
+    /// after more than a TTL.
+    fn of(target: &dyn Target, ledger: &Ledger, ttl: Duration) -> Self {
+        let nodes = target.nodes();
+        let ends_leases = nodes.is_ok_and(|nodes| nodes.ends_renewed_leases());
+        let written = ledger.lock();
+        let excuse = |fault: &ledger::Fault| match fault.kind {
+            "data lost" => Some((fault.from, fault.until + ttl, "the store lost its data")),
+            "server frozen" if ends_leases && fault.until > fault.from + ttl => Some((
+                fault.from + ttl,
+                fault.until + GOES_ON,
+                "a server that had stood still for longer than a lease went on",
+            )),
+            _ => None,
+        };
+        Self(written.faults.iter().filter_map(excuse).collect())
+    }
+
+    fn find(&self, earlier: &Hold, later: &Hold) -> Option<String> {
+        let (from, until) = (later.from, earlier.until);
+        let covers = |(begin, end, _): &&(Duration, Duration, _)| from >= *begin && until <= *end;
+        let (begin, _, what) = self.0.iter().find(covers)?;
+        Some(format!(
+            "{what}, at {:.3} s or soon after",
+            begin.as_secs_f64()
+        ))
+    }
 }

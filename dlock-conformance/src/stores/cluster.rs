@@ -38,6 +38,7 @@ pub(super) struct Kind {
     /// Whether this node knows a leader, and no node that it knows of lags behind.
     pub(super) settled: fn(role: &str, host: &str) -> bool,
     pub(super) election: Duration,
+    pub(super) ends_renewed_leases: bool,
     /// Why every grant has the same durability.
     pub(super) one_durability: &'static str,
 }
@@ -241,6 +242,10 @@ impl Nodes for Cluster {
             self.healthy(node).await?;
         }
         Ok(())
+    }
+
+    fn ends_renewed_leases(&self) -> bool {
+        self.0.kind.ends_renewed_leases
     }
 
     fn election(&self) -> Duration {

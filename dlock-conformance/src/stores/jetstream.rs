@@ -65,6 +65,7 @@ pub(super) fn cluster() -> Cluster {
         settled,
         // The server's time-out of an election is random, from 4 s to 9 s.
         election: Duration::from_secs(10),
+        ends_renewed_leases: false,
         one_durability: ONE_DURABILITY,
     })
 }

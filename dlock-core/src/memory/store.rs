@@ -402,5 +402,6 @@ fn shown(entry: &Entry) -> ClaimSnapshot {
         owner: entry.owner.clone(),
         since: UNIX_EPOCH + Duration::from_millis(entry.since),
         token: entry.token,
+        kept: false,
     }
 }

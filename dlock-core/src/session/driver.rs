@@ -168,11 +168,11 @@ impl Driver {
             .registry
             .with(name, |coordinator| coordinator.next(now))
         {
-            Some(Next::Perform(operation)) => self.perform(operation),
-            Some(Next::At(alarm)) => {
+            Some((Next::Perform(operation), _)) => self.perform(operation),
+            Some((Next::At(alarm), _)) => {
                 self.alarms.insert((alarm, name.clone()));
             }
-            Some(Next::Nothing) | None => {}
+            Some((Next::Nothing, _)) | None => {}
         }
     }
 
@@ -184,12 +184,17 @@ impl Driver {
         let span = match &operation {
             Operation::Request(..) => debug_span!("request", backend, %lock, %mode),
             Operation::Look(..) => debug_span!("look", backend, %lock, %mode),
+            Operation::Listen(..) => debug_span!("listen", backend, %lock, %mode),
             Operation::Withdraw(..) => debug_span!("withdraw", backend, %lock, %mode),
         };
         let attempt = async move {
             let result = match &operation {
                 Operation::Request(claim, wait) => limit.run(store.request(claim, *wait)).await,
                 Operation::Look(claim) => limit.run(store.status(claim)).await,
+                Operation::Listen(claim) => limit
+                    .run(store.listen(claim))
+                    .await
+                    .map(|()| Outcome::Waiting { look_after: None }),
                 Operation::Withdraw(claim, attempts) => limit
                     .run(store.withdraw(claim, *attempts))
                     .await
@@ -271,8 +276,8 @@ impl Driver {
         };
         let now = self.shared.clock.now();
         self.shared.registry.with(&name, |coordinator| match push {
-            Push::Granted(_, token) => coordinator.push_granted(claim.number, token),
-            Push::Contended(_) => coordinator.push_contended(claim.number),
+            Push::Granted(_, token) => coordinator.push_granted(claim.number, token, now),
+            Push::Contended(_) => coordinator.push_contended(claim.number, now),
             Push::Changed(_) => coordinator.push_changed(claim.number, now),
             Push::Lost(_) => {}
         });

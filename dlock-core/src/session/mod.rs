@@ -16,12 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use lease::Lease;
 
-use crate::coordinator::{Answer, Backoff, Failure, Number};
+use crate::coordinator::{
+    Backoff, Confirmation, Coordinator, Failure, Granted, Number, Reply, Rules,
+};
 use crate::mutants::{Mutant, is_on};
-use crate::sync::{AtomicBool, AtomicU64};
+use crate::sync::AtomicBool;
 use crate::{
-    Backend, Claim, ClaimId, Clock, LockName, LossReason, Mailbox, Mode, Owner, SessionId,
-    SessionTerms, StoreError, StoreErrorKind, Wait, attempt,
+    Backend, Claim, ClaimId, Clock, FencingToken, LockName, LossReason, Mailbox, Mode, Owner,
+    SessionId, SessionTerms, StoreError, StoreErrorKind, Wait, attempt,
 };
 use driver::Driver;
 use registry::Registry;
@@ -61,7 +63,6 @@ struct Shared {
     clock: Arc<dyn Clock>,
     lease: Lease,
     registry: Registry,
-    last_number: AtomicU64,
 }
 
 /// A user's hold on a session: the client has one, and so has every guard and request. When the last
@@ -81,13 +82,14 @@ impl Session {
         clock: Arc<dyn Clock>,
         ttl: Duration,
         owner: Owner,
+        rules: Rules,
     ) -> Result<Self, StoreError> {
         let limit = ttl.clamp(Duration::from_secs(5), Duration::from_secs(10));
         let mut fault = None;
         let trying = async {
             let mut failures = 0;
             loop {
-                match Self::open_once(backend, clock.clone(), ttl, owner.clone()).await {
+                match Self::open_once(backend, clock.clone(), ttl, owner.clone(), rules).await {
                     Err(error) if may_pass(&error) => fault = Some(error),
                     done => return Ok(done),
                 }
@@ -108,6 +110,7 @@ impl Session {
         clock: Arc<dyn Clock>,
         ttl: Duration,
         owner: Owner,
+        rules: Rules,
     ) -> Result<Self, StoreError> {
         let id = SessionId::random();
         let terms = SessionTerms { id, ttl, owner };
@@ -124,8 +127,13 @@ impl Session {
             id,
             lease: Lease::new(clock.clone(), sent, opened.ttl),
             clock,
-            registry: Registry::new(backoff(opened.ttl)),
-            last_number: AtomicU64::new(0),
+            registry: Registry::new(
+                backoff(opened.ttl),
+                Rules {
+                    listen: !opened.session.pushes_contended(),
+                    ..rules
+                },
+            ),
         });
         if shared.lease.ended().is_some() {
             let slow = "the store took longer to open the session than its lease lasts";
@@ -147,39 +155,57 @@ impl Session {
         &self.shared.lease
     }
 
-    /// Asks for a lock. Dropping the answer withdraws the request (CANCEL).
-    pub(crate) fn request(&self, name: &LockName, mode: Mode, owner: Owner, wait: Wait) -> Pending {
-        let number = self.shared.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let id = ClaimId {
-            session: self.shared.id,
-            number,
-        };
-        let claim = Claim {
-            id,
+    /// Asks for a lock. Dropping the answer gives the request up (CANCEL).
+    pub(crate) fn request(
+        &self,
+        name: &LockName,
+        mode: Mode,
+        wait: Wait,
+        owner: impl FnOnce() -> Owner,
+    ) -> Pending {
+        let number = self.shared.registry.next_number();
+        let claim = || Claim {
+            id: ClaimId {
+                session: self.shared.id,
+                number,
+            },
             name: name.clone(),
             mode,
-            owner,
+            owner: owner(),
         };
-        let (caller, answer) = oneshot::channel();
-        let contended = Arc::new(AtomicBool::new(false));
         let now = self.shared.clock.now();
-        let asked = self.shared.registry.add(name, number, |coordinator| {
-            coordinator.request(claim, wait, caller, contended.clone(), now);
+        let reply = self.with(name, |coordinator| {
+            coordinator.request((number, mode, wait), claim, now)
         });
-        // Where the registry is closed, the caller's end was dropped: `answer` says so at once.
-        if asked.is_some() {
-            self.work(name);
-        }
-        let claim = ClaimHandle {
+        // Where the registry is closed, the session ended before it could take the request.
+        let reply = reply.unwrap_or_else(|| {
+            let reason = self.lease().ended().unwrap_or(LossReason::Closed);
+            Reply::Now(Err(Failure::NeverPlaced(reason)))
+        });
+        Pending {
             session: self.clone(),
             name: name.clone(),
             number,
-            contended,
-        };
-        Pending {
-            claim: Some(claim),
-            answer,
+            reply: Some(reply),
         }
+    }
+
+    /// Whether this claim is kept by the session, and nobody uses it.
+    pub(crate) fn is_kept(&self, name: &LockName, claim: ClaimId) -> bool {
+        let mine = claim.session == self.shared.id;
+        let is_kept = |coordinator: &mut Coordinator| coordinator.is_kept(claim.number);
+        mine && self.with(name, is_kept) == Some(true)
+    }
+
+    /// Lets the name's coordinator do something, and tells the session's task if there is something to
+    /// do for it. `None` when the session is over, and all claims with it.
+    fn with<T>(&self, name: &LockName, act: impl FnOnce(&mut Coordinator) -> T) -> Option<T> {
+        let (result, stirred) = self.shared.registry.with(name, act)?;
+        if stirred {
+            // If the task has ended, so have all claims.
+            let _ = self.commands.send(Command::Work(name.clone()));
+        }
+        Some(result)
     }
 
     /// Frees everything and ends the session, within a limit.
@@ -190,25 +216,25 @@ impl Session {
         }
         closed.await.unwrap_or(Ok(()))
     }
-
-    fn work(&self, name: &LockName) {
-        // If the task has ended, so have all claims.
-        let _ = self.commands.send(Command::Work(name.clone()));
-    }
 }
 
-/// A claim of this process: what a guard and an unanswered request have in common.
+/// A lock that this process holds: what a guard keeps.
 #[derive(Debug)]
-pub(crate) struct ClaimHandle {
+pub(crate) struct Held {
     session: Session,
     name: LockName,
-    number: Number,
-    contended: Arc<AtomicBool>,
+    granted: Granted,
+    /// Whether it was given back.
+    is_left: AtomicBool,
 }
 
-impl ClaimHandle {
+impl Held {
     pub(crate) fn name(&self) -> &LockName {
         &self.name
+    }
+
+    pub(crate) fn token(&self) -> FencingToken {
+        self.granted.token
     }
 
     pub(crate) fn lease(&self) -> &Lease {
@@ -216,60 +242,65 @@ impl ClaimHandle {
     }
 
     pub(crate) fn is_contended(&self) -> bool {
-        self.contended.load(Ordering::Relaxed)
+        self.granted.contended.load(Ordering::Relaxed)
     }
 
-    /// Takes the claim out, without waiting for it: a short critical section and a message, so that
-    /// it may be called from `Drop`, inside a runtime or outside.
-    pub(crate) fn withdraw(&self) {
-        self.start_withdraw(None);
+    /// Gives the lock back, without waiting for it: a short critical section and at most a message, so
+    /// that it may be called from `Drop`, inside a runtime or outside. Only the first call does anything.
+    pub(crate) fn leave(&self) {
+        let _ = self.give_back();
     }
 
-    /// Takes the claim out, and waits until the store has confirmed it or the session is over.
-    pub(crate) async fn withdrawn(&self) -> Result<(), LossReason> {
-        let (confirmed, confirmation) = oneshot::channel();
-        self.start_withdraw(Some(confirmed));
+    /// Gives the lock back, and waits until another task of this process has it, or the store has
+    /// confirmed it, or the session is over.
+    pub(crate) async fn left(&self) -> Result<(), LossReason> {
+        let confirmation = self.give_back();
+        // Past the deadline somebody else may have it already (LIVE-B).
+        if let Some(reason) = self.lease().ended() {
+            return Err(reason);
+        }
+        let Some(confirmation) = confirmation else {
+            return Ok(());
+        };
         match confirmation.await {
             Ok(result) => result,
             Err(_) => Err(self.lease().lost().await),
         }
     }
 
-    fn start_withdraw(&self, confirmed: Option<oneshot::Sender<Result<(), LossReason>>>) {
-        let registry = &self.session.shared.registry;
-        let asked = registry.with(&self.name, |coordinator| {
-            coordinator.withdraw(self.number, confirmed)
-        });
-        if asked == Some(true) {
-            self.session.work(&self.name);
+    fn give_back(&self) -> Option<Confirmation> {
+        if self.is_left.swap(true, Ordering::Relaxed) {
+            return None;
         }
+        let now = self.session.shared.clock.now();
+        let release = |coordinator: &mut Coordinator| coordinator.release(self.granted.turn, now);
+        self.session.with(&self.name, release).flatten()
     }
 }
 
-/// A request that has not been answered. Dropping it withdraws the claim.
+/// A request that has not been answered. Dropping it gives it up.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// Taken when the claim becomes a guard's.
-    claim: Option<ClaimHandle>,
-    answer: oneshot::Receiver<Answer>,
+    session: Session,
+    name: LockName,
+    number: Number,
+    /// Taken when the caller has the answer.
+    reply: Option<Reply>,
 }
 
 /// What a request has come to.
 #[derive(Debug)]
 pub(crate) enum Settled {
-    Granted(ClaimHandle, crate::FencingToken),
+    Granted(Held),
     Taken,
     Failed(Failure),
 }
 
 impl Pending {
-    /// The claim that was minted for the request, until it is settled.
+    /// The claim for which the request waits.
     pub(crate) fn claim_id(&self) -> Option<ClaimId> {
-        let claim = self.claim.as_ref()?;
-        Some(ClaimId {
-            session: claim.session.shared.id,
-            number: claim.number,
-        })
+        let claim = |coordinator: &mut Coordinator| Some(coordinator.claim_of(self.number)?.id);
+        self.session.with(&self.name, claim).flatten()
     }
 
     /// Waits for the answer.
@@ -278,33 +309,59 @@ impl Pending {
     ///
     /// The answer is taken in the same step in which this returns.
     pub(crate) async fn settled(&mut self) -> Settled {
-        let answer = (&mut self.answer).await;
-        let Some(claim) = self.claim.take() else {
-            return Settled::Taken;
+        let later = match &mut self.reply {
+            Some(Reply::Later(answer)) => Some(answer.await),
+            Some(Reply::Now(_)) | None => None,
         };
-        match (answer, claim.lease().ended()) {
+        let answer = match (self.reply.take(), later) {
+            (_, Some(Ok(answer))) => answer,
+            (Some(Reply::Now(answer)), None) => answer,
+            // The session's task has ended with its runtime.
+            _ => Err(Failure::NeverPlaced(LossReason::Closed)),
+        };
+        match (answer, self.session.lease().ended()) {
             // Nothing is granted past the deadline, whatever the store said before it (LIVE-B).
-            (Ok(Ok(Some(_))), Some(reason)) if !is_on(Mutant::NoOutputGate) => {
+            (Ok(Some(_)), Some(reason)) if !is_on(Mutant::NoOutputGate) => {
                 Settled::Failed(Failure::Lost(reason))
             }
-            (Ok(Ok(Some(token))), _) => Settled::Granted(claim, token),
-            (Ok(Ok(None)), _) => Settled::Taken,
-            (Ok(Err(failure)), _) => Settled::Failed(failure),
-            // The session ended before it could take the request.
-            (Err(_), reason) => {
-                Settled::Failed(Failure::NeverPlaced(reason.unwrap_or(LossReason::Closed)))
-            }
+            (Ok(Some(granted)), _) => Settled::Granted(self.held(granted)),
+            (Ok(None), _) => Settled::Taken,
+            (Err(failure), _) => Settled::Failed(failure),
+        }
+    }
+
+    fn held(&self, granted: Granted) -> Held {
+        Held {
+            session: self.session.clone(),
+            name: self.name.clone(),
+            granted,
+            is_left: AtomicBool::new(false),
         }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if is_on(Mutant::LeakedClaim) {
-            return;
-        }
-        if let Some(claim) = &self.claim {
-            claim.withdraw();
+        let answer = match self.reply.take() {
+            None => return,
+            Some(Reply::Later(answer)) if is_on(Mutant::LeakedClaim) => {
+                return std::mem::forget(answer);
+            }
+            Some(Reply::Later(mut answer)) => {
+                // From here on nothing is granted to it; what was granted before is given back.
+                answer.close();
+                answer.try_recv().ok()
+            }
+            Some(Reply::Now(answer)) => Some(answer),
+        };
+        match answer {
+            Some(Ok(Some(granted))) => self.held(granted).leave(),
+            Some(_) => {}
+            None => {
+                let now = self.session.shared.clock.now();
+                let cancel = |coordinator: &mut Coordinator| coordinator.cancel(self.number, now);
+                self.session.with(&self.name, cancel);
+            }
         }
     }
 }

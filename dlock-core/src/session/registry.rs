@@ -3,15 +3,19 @@
 //! One short critical section, never held across an await.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::coordinator::{Backoff, Coordinator, Number};
-use crate::sync::{Mutex, MutexGuard};
+use crate::coordinator::{Backoff, Coordinator, Number, Rules};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::{Claim, LockName, LossReason};
 
 #[derive(Debug)]
 pub(super) struct Registry {
     backoff: Backoff,
+    rules: Rules,
+    /// The last number that a claim or a request of the session has.
+    numbers: Arc<AtomicU64>,
     /// `None` once the session is over.
     names: Mutex<Option<Names>>,
 }
@@ -24,47 +28,49 @@ struct Names {
 }
 
 impl Registry {
-    pub(super) fn new(backoff: Backoff) -> Self {
+    pub(super) fn new(backoff: Backoff, rules: Rules) -> Self {
         Self {
             backoff,
+            rules,
+            numbers: Arc::default(),
             names: Mutex::new(Some(Names::default())),
         }
     }
 
-    /// Lets the name's coordinator do something; `None` when the session is over.
+    /// A number that nothing of this session has yet.
+    pub(super) fn next_number(&self) -> Number {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Lets the name's coordinator do something; `None` when the session is over. `true` says that the
+    /// session's task is to see to the name.
     pub(super) fn with<T>(
         &self,
         name: &LockName,
         act: impl FnOnce(&mut Coordinator) -> T,
-    ) -> Option<T> {
+    ) -> Option<(T, bool)> {
         let mut names = self.names();
         let Names {
             coordinators,
             of_claim,
         } = names.as_mut()?;
         if !coordinators.contains_key(name) {
-            coordinators.insert(name.clone(), Coordinator::new(self.backoff));
+            let new = Coordinator::new(self.backoff, self.rules, self.numbers.clone());
+            coordinators.insert(name.clone(), new);
         }
         let coordinator = coordinators.get_mut(name)?;
         let result = act(coordinator);
+        for number in coordinator.take_placed() {
+            of_claim.insert(number, name.clone());
+        }
         for number in coordinator.take_gone() {
             of_claim.remove(&number);
         }
+        let stirred = coordinator.take_stirred();
         if coordinator.is_idle() {
             coordinators.remove(name);
         }
-        Some(result)
-    }
-
-    /// Like [`with`](Registry::with), to add the claim of this number.
-    pub(super) fn add(
-        &self,
-        name: &LockName,
-        number: Number,
-        act: impl FnOnce(&mut Coordinator),
-    ) -> Option<()> {
-        self.names().as_mut()?.of_claim.insert(number, name.clone());
-        self.with(name, act)
+        Some((result, stirred))
     }
 
     /// The lock that a claim is for.

@@ -180,6 +180,7 @@ impl Backend for OwnBackend {
                 owner: claim.owner.clone(),
                 since: UNIX_EPOCH + Duration::from_millis(claim.since),
                 token: claim.token,
+                kept: false,
             });
             let (holders, waiters) = shown.partition(|claim| claim.token.is_some());
             Ok(LockSnapshot { name: name.clone(), holders, waiters })

@@ -1,13 +1,14 @@
-//! The coordinator of one lock name in one process: the order of what is asked and answered.
+//! The gate of one lock name in one process: the order of what the store is asked, and what counts as
+//! its answer.
 //!
-//! A state machine without I/O and without a clock of its own. Every request and every withdraw of
-//! this process for the name passes through it, and the session's task performs what it says:
+//! A state machine without I/O and without a clock of its own. Every claim of this process for the name
+//! passes through it, and the session's task performs what it says:
 //!
 //! - **Input gate**: at most one operation on the name is on its way to the store. Withdraws go first
 //!   (a release never stands behind a crowd of requests), then requests and looks at waiting
 //!   claims, in the order in which they fell due. No request goes before an older one: while that one
 //!   waits to be repeated, so do the younger ones (FAIR).
-//! - **Output gate**: a caller is answered only when the store has answered, and only while the
+//! - **Output gate**: a claim is settled only when the store has answered, and only while the
 //!   session stands. Nothing is concluded from a failed attempt: the claim is asked about again,
 //!   by its id, or withdrawn (ONCE).
 //!
@@ -15,43 +16,38 @@
 //!              answered: waiting          granted (answer, look or push)
 //!   Requested ──────────────────► Waiting ───────────────────────────────► Granted
 //!       │  ▲                        │ │                                       │
-//!       │  └── look: not there ─────┘ │ dropped, timed out                    │ released, dropped
-//!       │  dropped before sent: gone  ▼                                       ▼
+//!       │  └── look: not there ─────┘ │ nobody wants it any more              │ nobody holds it any more
+//!       │  left before sent: gone     ▼                                       ▼
 //!       └─────────────────────────► Leaving ──── withdraw confirmed ───────► gone
 //! ```
 //!
 //! A claim whose request was never answered leaves with [`Attempts::Unanswered`], for as long as it
 //! lives: a later answer does not call back the earlier copy.
-//!
-//! Handing a granted claim from one task of the process to the next, without the store, belongs
-//! between `Granted` and `Leaving`, in [`Coordinator::withdraw`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::mutants::{Mutant, is_on};
-use crate::sync::AtomicBool;
 use crate::{
     Attempts, Claim, FencingToken, LossReason, Moment, Outcome, StoreError, StoreErrorKind, Wait,
 };
 
 /// WAKE: a waiting claim is looked at this often even if the store knows no reason to.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(3);
+pub(super) const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(3);
 
 /// A store that asks for a look at once would be asked without a pause.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(5);
+pub(super) const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(5);
 
 /// A claim's number in its session: the key by which coordinator and session speak of it.
 pub(crate) type Number = u64;
 
-/// What the caller of an acquire is told.
-pub(crate) type Answer = Result<Option<FencingToken>, Failure>;
+/// What became of a request: the claim is granted with this token, or may not wait and is not granted.
+pub(super) type Answer = Result<Option<FencingToken>, Failure>;
 
-/// Why a caller gets neither a lock nor a "taken".
+/// Why somebody gets neither a lock nor a "taken".
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
     Store(StoreError),
@@ -67,6 +63,7 @@ pub(crate) enum Failure {
 pub(crate) enum Operation {
     Request(Arc<Claim>, Wait),
     Look(Arc<Claim>),
+    Listen(Arc<Claim>),
     Withdraw(Arc<Claim>, Attempts),
 }
 
@@ -75,6 +72,7 @@ impl Operation {
         match self {
             Operation::Request(claim, _)
             | Operation::Look(claim)
+            | Operation::Listen(claim)
             | Operation::Withdraw(claim, _) => claim,
         }
     }
@@ -83,7 +81,7 @@ impl Operation {
 /// What is to be done for the name.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Perform this now, and report to [`Coordinator::answered`].
+    /// Perform this now, and report to [`Gate::answered`].
     Perform(Operation),
     /// Nothing before this moment.
     At(Moment),
@@ -112,7 +110,7 @@ impl Backoff {
 }
 
 #[derive(Debug)]
-pub(crate) struct Coordinator {
+pub(super) struct Gate {
     backoff: Backoff,
     claims: BTreeMap<Number, Entry>,
     /// Withdraws that are to be sent, and when.
@@ -123,6 +121,10 @@ pub(crate) struct Coordinator {
     requests: BTreeMap<Number, Moment>,
     /// The claim of the operation on its way to the store.
     on_its_way: Option<Number>,
+    /// What has become of claims, for whoever asked for them.
+    answers: Vec<(Number, Answer)>,
+    /// Granted claims of which the store is to tell whether they are contended.
+    listens: BTreeSet<Number>,
     /// Claims that are gone, for whoever keeps an index of them.
     gone: Vec<Number>,
 }
@@ -140,10 +142,10 @@ struct Entry {
     unanswered: bool,
     /// Whether the store hinted at a change while an operation was on its way.
     hinted: bool,
-    caller: Option<oneshot::Sender<Answer>>,
+    /// Whether what becomes of it was told, or nobody wants to know any more.
+    settled: bool,
     /// Who waits for the withdraw to be confirmed.
     leaving: Option<oneshot::Sender<Result<(), LossReason>>>,
-    contended: Arc<AtomicBool>,
 }
 
 /// Where a claim stands: see the module's drawing.
@@ -155,8 +157,8 @@ enum Stage {
     Leaving,
 }
 
-impl Coordinator {
-    pub(crate) fn new(backoff: Backoff) -> Self {
+impl Gate {
+    pub(super) fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
             claims: BTreeMap::new(),
@@ -164,56 +166,55 @@ impl Coordinator {
             looks: BTreeSet::new(),
             requests: BTreeMap::new(),
             on_its_way: None,
+            answers: Vec::new(),
+            listens: BTreeSet::new(),
             gone: Vec::new(),
         }
     }
 
-    /// Whether no claim is left: the coordinator may be forgotten.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Whether no claim is left.
+    pub(super) fn is_idle(&self) -> bool {
         self.claims.is_empty()
     }
 
     /// Whether no withdraw is under way.
-    pub(crate) fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.claims
             .values()
             .all(|entry| entry.stage != Stage::Leaving)
     }
 
+    /// What has become of claims since this was last asked.
+    pub(super) fn take_answers(&mut self) -> Vec<(Number, Answer)> {
+        std::mem::take(&mut self.answers)
+    }
+
     /// The claims that have gone since this was last asked.
-    pub(crate) fn take_gone(&mut self) -> Vec<Number> {
+    pub(super) fn take_gone(&mut self) -> Vec<Number> {
         std::mem::take(&mut self.gone)
     }
 
-    /// A task of this process asks for the lock.
-    pub(crate) fn request(
-        &mut self,
-        claim: Claim,
-        wait: Wait,
-        caller: oneshot::Sender<Answer>,
-        contended: Arc<AtomicBool>,
-        now: Moment,
-    ) {
+    /// The store is to be asked for this claim.
+    pub(super) fn request(&mut self, claim: Arc<Claim>, wait: Wait, now: Moment) {
         let number = claim.id.number;
         let entry = Entry {
-            claim: Arc::new(claim),
+            claim,
             wait,
             stage: Stage::Requested,
             due: None,
             failures: 0,
             unanswered: false,
             hinted: false,
-            caller: Some(caller),
+            settled: false,
             leaving: None,
-            contended,
         };
         self.claims.insert(number, entry);
         self.ask(number, Stage::Requested, now);
     }
 
-    /// Release, cancel, time-out and drop: the claim has to go (ATOM-B). `confirmed` is told when it
-    /// is gone. Returns whether the store is to be asked.
-    pub(crate) fn withdraw(
+    /// The claim has to go (ATOM-B). `confirmed` is told when it is gone. Returns whether the store is to
+    /// be asked.
+    pub(super) fn withdraw(
         &mut self,
         number: Number,
         confirmed: Option<oneshot::Sender<Result<(), LossReason>>>,
@@ -222,7 +223,7 @@ impl Coordinator {
             tell(confirmed, Ok(()));
             return false;
         };
-        entry.caller = None;
+        entry.settled = true;
         entry.leaving = confirmed;
         let never_sent = entry.stage == Stage::Requested
             && entry.failures == 0
@@ -236,8 +237,13 @@ impl Coordinator {
         !never_sent
     }
 
+    /// The store is to tell whether this granted claim is contended, once it has nothing else to do.
+    pub(super) fn listen(&mut self, number: Number) {
+        self.listens.insert(number);
+    }
+
     /// What to do now. An operation that is returned counts as on its way.
-    pub(crate) fn next(&mut self, now: Moment) -> Next {
+    pub(super) fn next(&mut self, now: Moment) -> Next {
         if self.on_its_way.is_some() {
             return Next::Nothing;
         }
@@ -249,6 +255,13 @@ impl Coordinator {
             .map(|(number, due)| (*due, *number));
         // Of requests and looks the one that fell due first: neither can hold up the other.
         let next = [withdraw, request.into_iter().chain(look).min()];
+        if next.iter().flatten().all(|(due, _)| *due > now)
+            && let Some(number) = self.listens.pop_first()
+            && let Some(entry) = self.claims.get(&number)
+        {
+            self.on_its_way = Some(number);
+            return Next::Perform(Operation::Listen(entry.claim.clone()));
+        }
         let Some(&(_, number)) = next.iter().flatten().find(|(due, _)| *due <= now) else {
             let earliest = next.iter().flatten().map(|(due, _)| *due).min();
             return earliest.map_or(Next::Nothing, Next::At);
@@ -269,7 +282,7 @@ impl Coordinator {
     }
 
     /// The operation on its way has been answered, or given up.
-    pub(crate) fn answered(
+    pub(super) fn answered(
         &mut self,
         operation: &Operation,
         result: Result<Outcome, StoreError>,
@@ -289,6 +302,7 @@ impl Coordinator {
         }
         match (operation, entry.stage) {
             (Operation::Withdraw(..), _) => self.withdrawn(number, result, now),
+            (Operation::Listen(_), Stage::Leaving) => {}
             // The caller left meanwhile. What was asked last still decides whether there is
             // anything to withdraw.
             (_, Stage::Leaving) => {
@@ -298,8 +312,8 @@ impl Coordinator {
                     self.remove(number);
                 }
             }
-            // A push was faster than the answer.
-            (_, Stage::Granted) => {}
+            // A push was faster than the answer; or the store was asked to tell more.
+            (_, Stage::Granted) | (Operation::Listen(_), _) => {}
             (_, Stage::Requested | Stage::Waiting) => match result {
                 Ok(outcome) => self.told(number, outcome, now, requested),
                 Err(error) => self.failed(number, error, now),
@@ -326,7 +340,7 @@ impl Coordinator {
             Outcome::Granted { token } => self.granted(number, token),
             Outcome::Waiting { .. } if entry.wait == Wait::Never => {
                 // A store that queues a request which may not wait: taken, and the place given up.
-                tell(entry.caller.take(), Ok(None));
+                self.tell(number, Ok(None));
                 self.ask(number, Stage::Leaving, Moment::default());
             }
             Outcome::Waiting { .. } if is_on(Mutant::NeverLooks) => {
@@ -365,8 +379,9 @@ impl Coordinator {
                 let Some(entry) = self.claims.get_mut(&number) else {
                     return;
                 };
-                tell(entry.caller.take(), Err(Failure::Store(error)));
-                if clean && entry.stage == Stage::Requested && !entry.unanswered {
+                let gone = clean && entry.stage == Stage::Requested && !entry.unanswered;
+                self.tell(number, Err(Failure::Store(error)));
+                if gone {
                     self.remove(number);
                 } else {
                     self.ask(number, Stage::Leaving, Moment::default());
@@ -381,8 +396,9 @@ impl Coordinator {
         let Some(entry) = self.claims.get_mut(&number) else {
             return;
         };
-        tell(entry.caller.take(), answer);
-        if entry.unanswered {
+        let unanswered = entry.unanswered;
+        self.tell(number, answer);
+        if unanswered {
             self.ask(number, Stage::Leaving, Moment::default());
         } else {
             self.remove(number);
@@ -391,22 +407,26 @@ impl Coordinator {
 
     fn granted(&mut self, number: Number, token: FencingToken) {
         self.settle(number, Stage::Granted);
-        let Some(entry) = self.claims.get_mut(&number) else {
-            return;
-        };
-        // A caller that has just gone withdraws the claim itself (CANCEL).
-        tell(entry.caller.take(), Ok(Some(token)));
+        self.tell(number, Ok(Some(token)));
+    }
+
+    fn tell(&mut self, number: Number, answer: Answer) {
+        if let Some(entry) = self.claims.get_mut(&number)
+            && !std::mem::replace(&mut entry.settled, true)
+        {
+            self.answers.push((number, answer));
+        }
     }
 
     /// The store pushed: the claim is granted.
-    pub(crate) fn push_granted(&mut self, number: Number, token: FencingToken) {
+    pub(super) fn push_granted(&mut self, number: Number, token: FencingToken) {
         if self.is_pending(number) {
             self.granted(number, token);
         }
     }
 
     /// The store pushed a hint: look (WAKE).
-    pub(crate) fn push_changed(&mut self, number: Number, now: Moment) {
+    pub(super) fn push_changed(&mut self, number: Number, now: Moment) {
         if is_on(Mutant::HintIsGrant) {
             return self.push_granted(number, FencingToken::from_order((1 << 53) - 1));
         }
@@ -423,32 +443,25 @@ impl Coordinator {
         }
     }
 
-    /// The store pushed: somebody waits behind this claim.
-    pub(crate) fn push_contended(&mut self, number: Number) {
-        if let Some(entry) = self.claims.get(&number) {
-            entry.contended.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// The session is over: everybody is told.
-    pub(crate) fn lost(self, reason: LossReason) {
+    /// The session is over: those who wait for a withdraw are told.
+    pub(super) fn lost(self, reason: LossReason) {
         for (_, entry) in self.claims {
-            let failure = match entry.stage {
-                Stage::Requested => Failure::NeverPlaced(reason),
-                _ => Failure::Lost(reason),
-            };
-            tell(entry.caller, Err(failure));
             tell(entry.leaving, Err(reason));
         }
     }
 
-    /// The claims that are granted and not on their way out.
-    pub(crate) fn held(&self) -> impl Iterator<Item = &Arc<Claim>> {
-        let granted = self
-            .claims
-            .values()
-            .filter(|entry| entry.stage == Stage::Granted);
-        granted.map(|entry| &entry.claim)
+    /// Whether the store has given the claim a place behind others.
+    pub(super) fn is_waiting(&self, number: Number) -> bool {
+        self.claims
+            .get(&number)
+            .is_some_and(|entry| entry.stage == Stage::Waiting)
+    }
+
+    /// Whether the store has not yet said that it knows of the claim.
+    pub(super) fn is_unplaced(&self, number: Number) -> bool {
+        self.claims
+            .get(&number)
+            .is_none_or(|entry| entry.stage == Stage::Requested)
     }
 
     fn is_pending(&self, number: Number) -> bool {
@@ -509,6 +522,7 @@ impl Coordinator {
 
     fn remove(&mut self, number: Number) {
         self.settle(number, Stage::Granted);
+        self.listens.remove(&number);
         if let Some(entry) = self.claims.remove(&number) {
             self.gone.push(number);
             tell(entry.leaving, Ok(()));
@@ -517,7 +531,7 @@ impl Coordinator {
 }
 
 /// Tells somebody who may have stopped listening.
-fn tell<T>(listener: Option<oneshot::Sender<T>>, message: T) {
+pub(super) fn tell<T>(listener: Option<oneshot::Sender<T>>, message: T) {
     if let Some(listener) = listener {
         let _ = listener.send(message);
     }
@@ -530,7 +544,3 @@ fn never_took_effect(error: &StoreError) -> bool {
         StoreErrorKind::Refused | StoreErrorKind::Unavailable
     )
 }
-
-#[cfg(test)]
-#[path = "coordinator_tests.rs"]
-mod tests;

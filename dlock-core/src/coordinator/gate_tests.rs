@@ -1,49 +1,75 @@
-//! The coordinator by itself: what it asks of the store, in which order, and what it tells whom.
+//! The gate by itself, below a coordinator whose tasks share nothing: what is asked of the store, in which
+//! order, and what is told to whom.
 
+use super::gate::LOOK_AT_LEAST_EVERY;
+use super::gate::LOOK_AT_MOST_EVERY;
 use super::*;
-use crate::{ClaimId, LockName, Mode, Owner};
+use crate::{Attempts, ClaimId, LockName, Owner};
 
-const NOW: Moment = Moment::since_zero(Duration::from_secs(100));
+pub(super) const NOW: Moment = Moment::since_zero(Duration::from_secs(100));
+pub(super) const APART: Rules = Rules {
+    hand_over: false,
+    share: false,
+    keep: Duration::ZERO,
+    listen: false,
+};
 
-struct Caller {
-    answer: oneshot::Receiver<Answer>,
-    contended: Arc<AtomicBool>,
+pub(super) struct Caller {
+    pub(super) reply: Option<Reply>,
 }
 
 impl Caller {
-    fn answer(&mut self) -> Option<Answer> {
-        self.answer.try_recv().ok()
+    pub(super) fn answer(&mut self) -> Option<Answer> {
+        match self.reply.take()? {
+            Reply::Now(answer) => Some(answer),
+            Reply::Later(mut answer) => match answer.try_recv() {
+                Ok(answer) => Some(answer),
+                Err(_) => {
+                    self.reply = Some(Reply::Later(answer));
+                    None
+                }
+            },
+        }
     }
 
     /// `None`: not answered. `Some(None)`: taken.
-    fn token(&mut self) -> Option<Option<FencingToken>> {
-        self.answer().map(|answer| answer.expect("no failure"))
+    pub(super) fn token(&mut self) -> Option<Option<FencingToken>> {
+        let answer = self.answer()?.expect("no failure");
+        Some(answer.map(|granted| granted.token))
     }
 }
 
-fn coordinator() -> Coordinator {
+pub(super) fn coordinator(rules: Rules) -> Coordinator {
     let (first, longest) = (Duration::from_millis(10), Duration::from_millis(100));
-    Coordinator::new(Backoff { first, longest })
+    let numbers = Arc::new(AtomicU64::new(1000));
+    Coordinator::new(Backoff { first, longest }, rules, numbers)
 }
 
-fn ask(coordinator: &mut Coordinator, number: Number, wait: Wait) -> Caller {
-    let (caller, answer) = oneshot::channel();
-    let contended = Arc::new(AtomicBool::new(false));
-    let claim = Claim {
+pub(super) fn ask_in(
+    coordinator: &mut Coordinator,
+    number: Number,
+    (mode, wait): (Mode, Wait),
+    now: Moment,
+) -> Caller {
+    let claim = || Claim {
         id: ClaimId {
             session: 1.into(),
             number,
         },
         name: LockName::new("lock").unwrap(),
-        mode: Mode::Exclusive,
+        mode,
         owner: Owner::this_process(),
     };
-    coordinator.request(claim, wait, caller, contended.clone(), NOW);
-    Caller { answer, contended }
+    let reply = coordinator.request((number, mode, wait), claim, now);
+    Caller { reply: Some(reply) }
+}
+
+fn ask(coordinator: &mut Coordinator, number: Number, wait: Wait) -> Caller {
+    ask_in(coordinator, number, (Mode::Exclusive, wait), NOW)
 }
 
 /// The operation that is to be performed now.
-fn perform(coordinator: &mut Coordinator, now: Moment) -> Operation {
+pub(super) fn perform(coordinator: &mut Coordinator, now: Moment) -> Operation {
     match coordinator.next(now) {
         Next::Perform(operation) => operation,
         other => panic!("nothing to perform: {other:?}"),
@@ -51,7 +77,7 @@ fn perform(coordinator: &mut Coordinator, now: Moment) -> Operation {
 }
 
 /// What is asked of the store now, in words, answered with `result`.
-fn exchange(
+pub(super) fn exchange(
     coordinator: &mut Coordinator,
     now: Moment,
     result: Result<Outcome, StoreError>,
@@ -62,25 +88,26 @@ fn exchange(
     match operation {
         Operation::Request(..) => ("request", number),
         Operation::Look(_) => ("look", number),
+        Operation::Listen(_) => ("listen", number),
         Operation::Withdraw(_, Attempts::Answered) => ("withdraw", number),
         Operation::Withdraw(_, Attempts::Unanswered) => ("withdraw with a mark", number),
     }
 }
 
-fn token() -> FencingToken {
+pub(super) fn token() -> FencingToken {
     FencingToken::from_order(7)
 }
 
-const GRANTED: Outcome = Outcome::Granted {
+pub(super) const GRANTED: Outcome = Outcome::Granted {
     token: FencingToken::from_order(7),
 };
-const WAITING: Outcome = Outcome::Waiting { look_after: None };
-const LATER: Moment = Moment::since_zero(Duration::from_secs(200));
+pub(super) const WAITING: Outcome = Outcome::Waiting { look_after: None };
+pub(super) const LATER: Moment = Moment::since_zero(Duration::from_secs(200));
 
 /// The input gate: one operation at a time, requests in their order.
 #[test]
 fn one_operation_is_on_its_way_and_requests_keep_their_order() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let _callers: Vec<Caller> = (1..=3).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
     let first = perform(&mut gate, NOW);
     assert!(
@@ -95,12 +122,12 @@ fn one_operation_is_on_its_way_and_requests_keep_their_order() {
 
 #[test]
 fn a_release_goes_before_a_crowd_of_requests() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut holder = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Ok(GRANTED));
     assert_eq!(holder.token(), Some(Some(token())));
     let _crowd: Vec<Caller> = (2..50).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
-    assert!(gate.withdraw(1, None));
+    assert!(gate.release(1, NOW).is_some());
     assert_eq!(
         exchange(&mut gate, NOW, Ok(Outcome::Absent)),
         ("withdraw", 1)
@@ -111,9 +138,9 @@ fn a_release_goes_before_a_crowd_of_requests() {
 /// CANCEL: what was never sent needs no withdraw.
 #[test]
 fn a_request_that_was_dropped_before_it_was_sent_is_just_gone() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     drop(ask(&mut gate, 1, Wait::InTurn));
-    assert!(!gate.withdraw(1, None));
+    gate.cancel(1, NOW);
     assert!(gate.is_idle() && matches!(gate.next(NOW), Next::Nothing));
 }
 
@@ -129,10 +156,10 @@ fn a_request_that_was_dropped_on_its_way_is_withdrawn_after_its_answer() {
         ),
         (Err(StoreError::unconfirmed("alone")), ("withdraw", 1)),
     ] {
-        let mut gate = coordinator();
+        let mut gate = coordinator(APART);
         let mut caller = ask(&mut gate, 1, Wait::InTurn);
         let request = perform(&mut gate, NOW);
-        assert!(gate.withdraw(1, None));
+        gate.cancel(1, NOW);
         assert!(
             matches!(gate.next(NOW), Next::Nothing),
             "the request is still on its way"
@@ -143,10 +170,10 @@ fn a_request_that_was_dropped_on_its_way_is_withdrawn_after_its_answer() {
         assert!(gate.is_idle());
     }
     for result in [Ok(Outcome::Absent), Err(StoreError::refused("no"))] {
-        let mut gate = coordinator();
+        let mut gate = coordinator(APART);
         ask(&mut gate, 1, Wait::Never);
         let request = perform(&mut gate, NOW);
-        gate.withdraw(1, None);
+        gate.cancel(1, NOW);
         gate.answered(&request, result, NOW);
         assert!(gate.is_idle(), "there is nothing to withdraw");
     }
@@ -155,7 +182,7 @@ fn a_request_that_was_dropped_on_its_way_is_withdrawn_after_its_answer() {
 /// ONCE: no outcome is guessed; the earlier copy is not forgotten.
 #[test]
 fn an_unanswered_request_is_repeated_and_leaves_with_a_mark() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut caller = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Err(StoreError::ambiguous("lost")));
     assert!(caller.answer().is_none());
@@ -165,7 +192,7 @@ fn an_unanswered_request_is_repeated_and_leaves_with_a_mark() {
     );
     assert_eq!(exchange(&mut gate, LATER, Ok(GRANTED)), ("request", 1));
     assert_eq!(caller.token(), Some(Some(token())));
-    gate.withdraw(1, None);
+    gate.release(1, NOW);
     assert_eq!(
         exchange(&mut gate, LATER, Ok(Outcome::Absent)),
         ("withdraw with a mark", 1)
@@ -175,7 +202,7 @@ fn an_unanswered_request_is_repeated_and_leaves_with_a_mark() {
 /// ONCE: a try that is answered "taken" after an unanswered attempt still has a copy on its way.
 #[test]
 fn a_try_that_was_repeated_is_withdrawn_although_it_was_not_granted() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut caller = ask(&mut gate, 1, Wait::Never);
     exchange(&mut gate, NOW, Err(StoreError::ambiguous("lost")));
     exchange(&mut gate, LATER, Ok(Outcome::Absent));
@@ -190,30 +217,27 @@ fn a_try_that_was_repeated_is_withdrawn_although_it_was_not_granted() {
 /// ATOM-B: a withdraw is tried until it is confirmed, and only then told.
 #[test]
 fn a_withdraw_is_retried_until_it_is_confirmed() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let _holder = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Ok(GRANTED));
-    let (confirmed, mut confirmation) = oneshot::channel();
-    gate.withdraw(1, Some(confirmed));
+    let mut confirmation = gate.release(1, NOW).expect("it is withdrawn");
     let errors = [
         StoreError::ambiguous("lost"),
         StoreError::unavailable("loading"),
     ];
+    let mut now = NOW;
     for error in errors
         .into_iter()
         .chain([StoreError::refused("out of memory")])
     {
-        assert_eq!(exchange(&mut gate, LATER, Err(error)), ("withdraw", 1));
+        assert_eq!(exchange(&mut gate, now, Err(error)), ("withdraw", 1));
         assert!(confirmation.try_recv().is_err());
-        assert!(matches!(gate.next(LATER), Next::At(_)));
+        assert!(matches!(gate.next(now), Next::At(at) if at > now));
         assert!(!gate.is_drained());
-        gate.withdraw(1, None); // a drop after the release: no second confirmation is lost
-        let (confirmed, again) = oneshot::channel();
-        gate.withdraw(1, Some(confirmed));
-        confirmation = again;
+        now = now + Duration::from_secs(1);
     }
     assert_eq!(
-        exchange(&mut gate, LATER, Ok(Outcome::Absent)),
+        exchange(&mut gate, now, Ok(Outcome::Absent)),
         ("withdraw", 1)
     );
     assert_eq!(confirmation.try_recv(), Ok(Ok(())));
@@ -222,10 +246,10 @@ fn a_withdraw_is_retried_until_it_is_confirmed() {
 
 #[test]
 fn a_push_may_be_faster_than_the_answer() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut caller = ask(&mut gate, 1, Wait::InTurn);
     let request = perform(&mut gate, NOW);
-    gate.push_granted(1, token());
+    gate.push_granted(1, token(), NOW);
     assert_eq!(caller.token(), Some(Some(token())));
     gate.answered(&request, Ok(WAITING), NOW);
     assert!(
@@ -238,7 +262,7 @@ fn a_push_may_be_faster_than_the_answer() {
 /// WAKE: a hint is a reason to look, and nothing else.
 #[test]
 fn a_hint_is_looked_into() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut caller = ask(&mut gate, 1, Wait::InTurn);
     let request = perform(&mut gate, NOW);
     gate.push_changed(1, NOW); // before the answer
@@ -250,7 +274,7 @@ fn a_hint_is_looked_into() {
     assert_eq!(exchange(&mut gate, NOW, Ok(GRANTED)), ("look", 1));
     assert_eq!(caller.token(), Some(Some(token())));
     gate.push_changed(1, NOW); // and when it is granted
-    gate.push_granted(9, token()); // or is not known
+    gate.push_granted(9, token(), NOW); // or is not known
     assert!(matches!(gate.next(LATER), Next::Nothing));
 }
 
@@ -264,7 +288,7 @@ fn a_waiting_claim_is_looked_at_in_time() {
         (None, LOOK_AT_LEAST_EVERY),
         (Some(Duration::from_secs(3600)), LOOK_AT_LEAST_EVERY),
     ] {
-        let mut gate = coordinator();
+        let mut gate = coordinator(APART);
         let _caller = ask(&mut gate, 1, Wait::InTurn);
         exchange(&mut gate, NOW, Ok(Outcome::Waiting { look_after }));
         assert!(matches!(gate.next(NOW), Next::At(at) if at == NOW + expected));
@@ -277,7 +301,7 @@ fn a_waiting_claim_is_looked_at_in_time() {
 
 #[test]
 fn a_claim_that_the_store_does_not_have_is_asked_for_again() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let _caller = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Ok(WAITING));
     assert_eq!(exchange(&mut gate, LATER, Ok(Outcome::Absent)), ("look", 1));
@@ -292,7 +316,7 @@ fn a_claim_that_the_store_does_not_have_is_asked_for_again() {
 /// FAIR: while the oldest request waits to be repeated, no younger one goes before it.
 #[test]
 fn requests_keep_their_order_over_a_failure() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let _callers: Vec<Caller> = (1..=2).map(|n| ask(&mut gate, n, Wait::InTurn)).collect();
     exchange(&mut gate, NOW, Err(StoreError::unavailable("loading")));
     assert!(matches!(gate.next(NOW), Next::At(at) if at > NOW));
@@ -302,7 +326,7 @@ fn requests_keep_their_order_over_a_failure() {
 
 #[test]
 fn a_try_that_the_store_queues_all_the_same_is_taken_and_withdrawn() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut caller = ask(&mut gate, 1, Wait::Never);
     exchange(&mut gate, NOW, Ok(WAITING));
     assert_eq!(caller.token(), Some(None));
@@ -314,7 +338,7 @@ fn a_try_that_the_store_queues_all_the_same_is_taken_and_withdrawn() {
 
 #[test]
 fn a_refusal_is_told_and_what_may_have_taken_effect_is_withdrawn() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut caller = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Err(StoreError::refused("out of memory")));
     assert!(matches!(caller.answer(), Some(Err(Failure::Store(_)))));
@@ -330,16 +354,17 @@ fn a_refusal_is_told_and_what_may_have_taken_effect_is_withdrawn() {
 
 #[test]
 fn when_the_session_is_lost_everybody_is_told() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let mut waiting = ask(&mut gate, 1, Wait::InTurn);
     let mut holder = ask(&mut gate, 2, Wait::InTurn);
     exchange(&mut gate, NOW, Ok(WAITING));
     exchange(&mut gate, NOW, Ok(GRANTED));
-    assert_eq!(holder.token(), Some(Some(token())));
-    gate.push_contended(2);
-    assert!(holder.contended.load(Ordering::Relaxed));
-    let (confirmed, mut confirmation) = oneshot::channel();
-    gate.withdraw(2, Some(confirmed));
+    let Some(Ok(Some(held))) = holder.answer() else {
+        panic!("it is not granted");
+    };
+    gate.push_contended(2, NOW);
+    assert!(held.contended.load(Ordering::Relaxed));
+    let mut confirmation = gate.release(2, NOW).expect("it is withdrawn");
     gate.lost(LossReason::Expired);
     assert!(matches!(
         waiting.answer(),
@@ -351,7 +376,7 @@ fn when_the_session_is_lost_everybody_is_told() {
 /// A waiting claim that is hinted at all the time does not keep requests back.
 #[test]
 fn hints_do_not_starve_requests() {
-    let mut gate = coordinator();
+    let mut gate = coordinator(APART);
     let _hinted = ask(&mut gate, 1, Wait::InTurn);
     exchange(&mut gate, NOW, Ok(WAITING));
     let _second = ask(&mut gate, 2, Wait::InTurn);
