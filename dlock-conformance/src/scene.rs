@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dlock_core::{Backend, Client, LockSnapshot, Ttl};
+use dlock_core::{Backend, Client, ClientBuilder, LockSnapshot, Ttl};
 
 use crate::actor::Actor;
 use crate::history::History;
@@ -134,12 +134,36 @@ impl Scene {
     ///
     /// A [`Failure`] when it cannot connect.
     pub async fn client_over(&self, who: &str, ttl: Duration, link: Link) -> Verdict<Actor> {
+        let sharing = Sharing::of_this_process();
+        self.client_set_up(who, ttl, link, |builder| sharing.set_up(builder))
+            .await
+    }
+
+    /// A client with a [`LONG`] lease whose tasks pass claims on and share them, however the others of
+    /// the run are set up, and keep them for as long as this.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot connect.
+    pub async fn keeping_client(&self, who: &str, keep: Duration) -> Verdict<Actor> {
+        let link = self.link().await?;
+        self.client_set_up(who, LONG, link, |builder| builder.keep(keep))
+            .await
+    }
+
+    async fn client_set_up(
+        &self,
+        who: &str,
+        ttl: Duration,
+        link: Link,
+        set_up: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Verdict<Actor> {
         let ttl = ttl.max(link.backend.capabilities().min_ttl);
         let ttl = Ttl::new(ttl).because("a lease's length")?;
         let builder = Client::builder(Arc::clone(&link.backend))
             .ttl(ttl)
             .label(who);
-        let connecting = Sharing::of_this_process().set_up(builder).connect();
+        let connecting = set_up(builder).connect();
         let client = within(LIMIT, format!("{who} connects"), connecting).await?;
         let client = client.because(format!("{who} connects"))?;
         self.history

@@ -110,7 +110,7 @@ pub trait Session: Debug + Send + Sync + 'static {
     /// Whether the store pushes [`Push::Contended`] for every granted claim, without being asked to. If it
     /// does not, the core [asks](Session::listen) where it needs to know.
     fn pushes_contended(&self) -> bool {
-        true
+        false
     }
 
     /// From now on, pushes [`Push::Contended`] when somebody in another session waits behind this granted
@@ -120,10 +120,11 @@ pub trait Session: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]. The core then passes the claim on as if somebody waited.
+    /// [`StoreError`], as from every store that cannot tell: the core then passes the claim on as if
+    /// somebody waited.
     async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
-        let _ = claim;
-        Err(StoreError::refused("this store pushes it unasked"))
+        let what = format!("nobody tells that {} is contended", claim.name);
+        Err(StoreError::refused(what))
     }
 
     /// Takes a claim out, waiting or granted: release, cancel, time-out and drop are all this. Taking

@@ -144,6 +144,14 @@ impl Session for WickedSession {
             .map(|outcome| self.0.answer(outcome))
     }
 
+    fn pushes_contended(&self) -> bool {
+        self.1.pushes_contended()
+    }
+
+    async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.1.listen(claim).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         self.1.withdraw(claim, attempts).await
     }

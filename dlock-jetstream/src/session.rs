@@ -471,6 +471,10 @@ impl Session for JetStreamSession {
         self.perform(&claim.name, Work::Look(claim)).await
     }
 
+    fn pushes_contended(&self) -> bool {
+        true
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         if attempts == Attempts::Unanswered {
             self.memory.withdraw(claim.id);

@@ -328,6 +328,10 @@ impl Session for RedisSession {
         self.outcome(claim, &reply, confirmed)
     }
 
+    fn pushes_contended(&self) -> bool {
+        true
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         let attempts = match attempts {
             Attempts::Answered => "answered",

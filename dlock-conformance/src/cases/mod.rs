@@ -26,6 +26,7 @@ mod once;
 mod once_late;
 mod release;
 mod servers;
+mod together;
 mod wake;
 mod workload;
 
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Case> {
         fence::cases,
         limits::cases,
         servers::cases,
+        together::cases,
         nodes::cases,
         nodes_quorum::cases,
         costs::cases,

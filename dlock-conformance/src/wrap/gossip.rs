@@ -136,6 +136,14 @@ impl Session for GossipSession {
         self.inner.status(claim).await
     }
 
+    fn pushes_contended(&self) -> bool {
+        self.inner.pushes_contended()
+    }
+
+    async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.inner.listen(claim).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         self.inner.withdraw(claim, attempts).await
     }

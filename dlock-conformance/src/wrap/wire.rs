@@ -197,6 +197,17 @@ impl Session for WireSession {
             .await
     }
 
+    fn pushes_contended(&self) -> bool {
+        self.inner.pushes_contended()
+    }
+
+    async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
+        let (inner, claim) = (Arc::clone(&self.inner), claim.clone());
+        self.path
+            .send(async move { inner.listen(&claim).await })
+            .await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         let (inner, claim) = (Arc::clone(&self.inner), claim.clone());
         let withdraw = async move { inner.withdraw(&claim, attempts).await };

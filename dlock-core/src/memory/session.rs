@@ -43,6 +43,10 @@ impl Session for MemorySession {
             .await?
     }
 
+    fn pushes_contended(&self) -> bool {
+        true
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         let claim = claim.clone();
         let withdraw = move |store: &super::MemoryStore| {

@@ -160,6 +160,14 @@ impl Session for Far<Arc<dyn Session>> {
         there_and_back(self.0.status(claim)).await
     }
 
+    fn pushes_contended(&self) -> bool {
+        self.0.pushes_contended()
+    }
+
+    async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
+        there_and_back(self.0.listen(claim)).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         there_and_back(self.0.withdraw(claim, attempts)).await
     }
