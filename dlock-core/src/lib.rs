@@ -220,6 +220,7 @@ mod backend;
 mod claim;
 mod client;
 mod clock;
+mod connection;
 mod coordinator;
 mod error;
 mod guard;
@@ -229,6 +230,7 @@ mod mode;
 #[doc(hidden)]
 pub mod mutants;
 mod name;
+mod patience;
 mod request;
 mod session;
 mod snapshot;
@@ -248,10 +250,12 @@ pub use backend::{
 pub use claim::{Claim, ClaimId, InvalidId, Owner, SessionId};
 pub use client::{Client, ClientBuilder, ClientOptions};
 pub use clock::{Clock, ManualClock, Moment, SystemClock, wall_clock};
+pub use connection::SharedConnection;
 pub use error::{ConfigError, Error, LockLost, LossReason, StoreError, StoreErrorKind, TimedOut};
 pub use guard::Guard;
 pub use mode::{COMPATIBLE, Mode, UnknownMode};
 pub use name::{InvalidName, LockName, Namespace};
+pub use patience::Patience;
 pub use request::{Request, TryRequest};
 pub use snapshot::{ClaimSnapshot, LockSnapshot};
 pub use tls::Tls;

@@ -41,12 +41,13 @@ pub struct StoreUrl {
 }
 
 impl fmt::Debug for StoreUrl {
-    /// Without the options' values: somebody may have put a password there.
+    /// Without the user, which may be a token (`nats://token@host`), and without the options' values:
+    /// somebody may have put a password there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options: Vec<&str> = self.options.iter().map(|(key, _)| key.as_str()).collect();
         f.debug_struct("StoreUrl")
             .field("scheme", &self.scheme)
-            .field("user", &self.user)
+            .field("user", &self.user.clone().map(Secret))
             .field("password", &self.password)
             .field("hosts", &self.hosts)
             .field("path", &self.path)
@@ -440,9 +441,13 @@ mod tests {
                 "{url}: {error}"
             );
         }
-        let url = StoreUrl::parse("redis://u:hunter2@h").unwrap();
-        assert!(!format!("{url:?}").contains("hunter2"));
-        let url = StoreUrl::parse("redis://h?password=hunter2").unwrap();
-        assert!(!format!("{url:?}").contains("hunter2"));
+        for url in [
+            "redis://u:hunter2@h",
+            "nats://hunter2@h",
+            "redis://h?password=hunter2",
+        ] {
+            let parsed = StoreUrl::parse(url).unwrap();
+            assert!(!format!("{parsed:?}").contains("hunter2"), "{url}");
+        }
     }
 }

@@ -79,10 +79,10 @@ impl Layout {
         let mode = std::str::from_utf8(parts.next()?).ok()?;
         let mode = Mode::ALL.into_iter().find(|known| known.code() == mode)?;
         let claim = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-        match parts.next() {
-            None => Some((LockName::new(name).ok()?, mode, claim)),
-            Some(_) => None,
-        }
+        let name = LockName::new(name).ok()?;
+        // What another program has written in another way is no claim of ours.
+        let ours = format!("{}{claim}", self.mode(&name, mode));
+        (ours.as_bytes() == key).then_some((name, mode, claim))
     }
 }
 
@@ -171,6 +171,9 @@ mod tests {
             format!("dlock/team.a/locks/a/XX/{id}"),
             format!("dlock/team.a/locks/a/EX/{id}/"),
             format!("dlock/team.a/locks//EX/{id}"),
+            format!("dlock/team.a/locks/%61/EX/{id}"),
+            format!("dlock/team.a/locks/a%2f/EX/{id}"),
+            format!("dlock/team.a/locks/%/EX/{id}"),
             "dlock/team.a/locks/a/EX/1".to_owned(),
             "dlock/team.a/locks/a".to_owned(),
         ] {

@@ -42,7 +42,7 @@ use crate::txns::Ahead;
 /// How long to wait before the first new try to watch, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// How long a member has to answer a look, or to begin a stream.
+/// How long a member has to answer a look, or to begin a stream: longer where to connect took long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The session's watches. The task ends with this value.
@@ -114,11 +114,12 @@ struct Listener {
     watches: HashMap<WatchId, Subject>,
     /// Whether the session was seen to stand since its watch began.
     stands: bool,
+    /// How long the member of this stream has to answer.
+    patience: Duration,
     last_watch: WatchId,
     /// What is still to be sent on the stream.
     outbox: VecDeque<Message>,
-    /// Polled as long as there is a stream, and gone with it: one may be making the connection that
-    /// everybody else waits for, this task included.
+    /// Polled as long as there is a stream, and gone with it.
     looks: FuturesUnordered<BoxFuture<'static, Looked>>,
 }
 
@@ -155,6 +156,7 @@ impl Listener {
             waiters: HashMap::new(),
             watches: HashMap::new(),
             stands: false,
+            patience: PATIENCE,
             last_watch: 0,
             outbox: VecDeque::new(),
             looks: FuturesUnordered::new(),
@@ -176,7 +178,8 @@ impl Listener {
 
     /// Listens to one stream, until it breaks.
     async fn listen(&mut self, pause: &mut Duration) -> Result<Over, StoreError> {
-        let wire = patient(self.claims.link().wire()).await?;
+        // It gives up by itself.
+        let wire = self.claims.link().wire().await?;
         let listened = self.listen_on(&wire, pause).await;
         // Only what failed: a task that ends with its session has nothing against the member.
         if listened.as_ref().is_err_and(is_members_fault) {
@@ -189,9 +192,10 @@ impl Listener {
         self.watches.clear();
         self.outbox.clear();
         self.stands = false;
+        self.patience = PATIENCE.max(wire.patience.lasts());
         let first = self.new_watch(Subject::Session);
         let (key, mut client) = (self.claims.session_key(), wire.watch.clone());
-        let began = patient(async {
+        let began = patient(self.patience, async {
             // Its notices tell an idle session how far the store has come.
             let options = options(first).with_progress_notify();
             let watched = client.watch(key, Some(options)).await;
@@ -333,18 +337,20 @@ impl Listener {
 
     /// The server has confirmed the watch: what it is on may have gone before that.
     fn look_once(&mut self, id: WatchId, subject: Subject) {
-        let claims = Arc::clone(&self.claims);
+        let (claims, patience) = (Arc::clone(&self.claims), self.patience);
         let look: BoxFuture<'static, Looked> = match subject {
-            Subject::Session => {
-                Box::pin(async move { Looked::Session(id, patient(claims.session_stands()).await) })
-            }
+            Subject::Session => Box::pin(async move {
+                Looked::Session(id, patient(patience, claims.session_stands()).await)
+            }),
             Subject::Claim(_) if is_on(Mutant::BlindWatch) => return,
             Subject::Claim(claim) => {
                 let Some((waiter, _)) = self.waiters.get(&claim) else {
                     return;
                 };
                 let key = waiter.ahead.nearest.clone();
-                Box::pin(async move { Looked::Ahead(id, patient(claims.is_there(key)).await) })
+                Box::pin(
+                    async move { Looked::Ahead(id, patient(patience, claims.is_there(key)).await) },
+                )
             }
         };
         self.looks.push(look);
@@ -395,8 +401,9 @@ impl Listener {
             return self.granted(claim);
         }
         let (claims, asked) = (Arc::clone(&self.claims), waiter.claim.clone());
+        let patience = self.patience;
         self.looks.push(Box::pin(async move {
-            Looked::Claim(claim, patient(claims.look(&asked)).await)
+            Looked::Claim(claim, patient(patience, claims.look(&asked)).await)
         }));
     }
 
@@ -464,12 +471,14 @@ async fn send(
 }
 
 /// Gives up after a while: a silent member must not stop the pushes.
-async fn patient<T>(attempt: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = tokio::time::timeout(PATIENCE, attempt).await;
+async fn patient<T>(
+    patience: Duration,
+    attempt: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(patience, attempt).await;
     answer.unwrap_or_else(|_| {
-        Err(StoreError::unavailable(format!(
-            "no answer within {PATIENCE:?}"
-        )))
+        let fault = format!("no answer within {patience:?}");
+        Err(StoreError::unavailable(fault))
     })
 }
 

@@ -6,11 +6,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dlock_core::url::Secret;
-use dlock_core::{ConfigError, StoreError, Tls};
+use dlock_core::{ConfigError, Patience, StoreError, Tls};
 use etcd_client::{
     Certificate, Client, ConnectOptions, Identity, KvClient, LeaseClient, TlsOptions, WatchClient,
 };
@@ -83,6 +82,7 @@ impl Dialer {
     }
 
     async fn dial_at_leisure(&self, address: &Address) -> Result<Wire, StoreError> {
+        let start = Instant::now();
         let encrypted = self.tls.is_some();
         let fault = |fault| error::dialing(address, encrypted, fault);
         let mut options = ConnectOptions::new()
@@ -124,7 +124,7 @@ impl Dialer {
             member: address.to_string(),
             version,
             suspect: watch::Sender::new(false),
-            answers: AtomicU64::new(0),
+            patience: Patience::new(start.elapsed(), self.timeout),
         })
     }
 }
@@ -170,8 +170,8 @@ pub(crate) struct Wire {
     pub(crate) version: Option<String>,
     /// Whether somebody waited in vain, or was told that the member cannot serve.
     suspect: watch::Sender<bool>,
-    /// How many requests were answered.
-    answers: AtomicU64,
+    /// With a member that does not answer.
+    pub(crate) patience: Patience,
 }
 
 impl fmt::Debug for Wire {
@@ -199,47 +199,5 @@ impl Wire {
         let mut suspect = self.suspect.subscribe();
         // It cannot fail while the sender is borrowed.
         let _ = suspect.wait_for(|suspect| *suspect).await;
-    }
-}
-
-/// A request that was given up before this time says nothing about its connection: a session that
-/// ends drops what it has under way.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// Abandons a connection unless an answer came over it: whoever gives an attempt up drops this, and
-/// the next attempt does not wait behind it. A connection on which others were answered meanwhile is
-/// kept: a busy server is no better on another one, and to connect is more work for it.
-pub(crate) struct Trust<'a> {
-    wire: &'a Wire,
-    since: Instant,
-    /// How many requests had been answered when this one was sent.
-    before: u64,
-}
-
-impl<'a> Trust<'a> {
-    pub(crate) fn in_answers_of(wire: &'a Wire) -> Self {
-        Self {
-            wire,
-            since: Instant::now(),
-            before: wire.answers.load(Ordering::Relaxed),
-        }
-    }
-
-    /// The member has answered.
-    pub(crate) fn keep(self) {
-        self.wire.answers.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Trust<'_> {
-    fn drop(&mut self) {
-        let is_silent = self.wire.answers.load(Ordering::Relaxed) == self.before;
-        if is_silent && self.since.elapsed() >= PATIENCE {
-            tracing::debug!(
-                member = self.wire.member,
-                "no answer; going on to another connection"
-            );
-            self.wire.abandon();
-        }
     }
 }

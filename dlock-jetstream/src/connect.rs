@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::rustls::pki_types::pem::PemObject;
 use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use async_nats::rustls::{self, ClientConfig, RootCertStore};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
-use dlock_core::{ConfigError, Error, StoreError, Tls};
+use dlock_core::{ConfigError, Error, Patience, StoreError, Tls};
 use tokio::sync::broadcast;
 
 use crate::bucket::{self, Checked, store};
@@ -38,7 +38,7 @@ pub(crate) async fn connect(
     time: &ServerTime,
 ) -> Result<(Link, Checked), Error> {
     options.check()?;
-    let within = options.connect_timeout * 2 + ELECTION;
+    let within = options.connects_within() * 2 + ELECTION;
     let checked = async {
         let dialer = Dialer::new(options.clone());
         let first = dialer.dial().await?;
@@ -78,6 +78,63 @@ pub(crate) struct Wire {
     pub(crate) given_up: AtomicU64,
     /// Since when nobody answers on which connection.
     pub(crate) lonely: Mutex<Option<(Instant, u64)>>,
+    /// How long to wait for answers on the last of its connections, by its number.
+    patience: Mutex<(u64, Arc<Answers>)>,
+    making: Arc<Mutex<Making>>,
+    connects_within: Duration,
+}
+
+/// On one connection there are two who may be silent.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) of_anyone: Patience,
+    /// The answers of a replica say nothing about it.
+    pub(crate) of_leader: Patience,
+}
+
+/// How long the client library took to make its last connection.
+#[derive(Debug)]
+struct Making {
+    /// When it began the last attempt. Those that failed before say nothing about the network.
+    begun: Instant,
+    /// Unless it is still at it, or has not said yet that it is done.
+    took: Option<Duration>,
+}
+
+impl Making {
+    fn begin(&mut self, pause: Duration) {
+        self.begun = Instant::now() + pause;
+        self.took = None;
+    }
+
+    fn took(&self) -> Duration {
+        self.took.unwrap_or_else(|| self.begun.elapsed())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Wire {
+    /// How long to wait for answers on this connection, which is the one in use.
+    pub(crate) fn patience(&self, connection: u64) -> Arc<Answers> {
+        let mut last = locked(&self.patience);
+        if last.0 != connection {
+            let took = locked(&self.making).took();
+            *last = (connection, Answers::on(took, self.connects_within));
+        }
+        Arc::clone(&last.1)
+    }
+}
+
+impl Answers {
+    fn on(took: Duration, at_most: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            of_anyone: Patience::new(took, at_most),
+            of_leader: Patience::new(took, at_most),
+        })
+    }
 }
 
 /// Owned by the client library's own task, and dropped when that ends.
@@ -109,15 +166,27 @@ impl Dialer {
         let servers = servers
             .map_err(|fault| ConfigError::new("host", fault.to_string(), "check its name"))?;
         let ended = Arc::new(AtomicBool::new(false));
-        let client = client_options(options, self.denials.clone(), Ended(Arc::clone(&ended)))?
+        let making = Making {
+            begun: Instant::now(),
+            took: None,
+        };
+        let making = Arc::new(Mutex::new(making));
+        let watched = (Ended(Arc::clone(&ended)), Arc::clone(&making));
+        let client = client_options(options, self.denials.clone(), watched)?
             .connect(servers)
             .await
             .map_err(|fault| refused(options, &fault))?;
+        let connects_within = options.connects_within();
+        // No connection has this number.
+        let patience = (0, Answers::on(Duration::ZERO, connects_within));
         Ok(Wire {
             client,
             ended,
             given_up: AtomicU64::new(0),
             lonely: Mutex::default(),
+            patience: Mutex::new(patience),
+            making,
+            connects_within,
         })
     }
 }
@@ -125,33 +194,37 @@ impl Dialer {
 fn client_options(
     options: &JetStreamOptions,
     denials: broadcast::Sender<String>,
-    ended: Ended,
+    (ended, making): (Ended, Arc<Mutex<Making>>),
 ) -> Result<ConnectOptions, Error> {
     // The library's task would go on for ever when nobody needs the connection any more. So it makes a
     // few attempts, and whoever needs one dials again.
     let attempts = ATTEMPTS.max(options.servers.len() + 1);
+    let made = Arc::clone(&making);
     let mut client = ConnectOptions::new()
         .name("dlock")
-        .connection_timeout(options.connect_timeout)
+        .connection_timeout(options.connects_within())
         .request_timeout(None)
         .ping_interval(PING)
         .max_reconnects(attempts)
-        .reconnect_delay_callback(|attempts| match attempts {
-            0 | 1 => Duration::ZERO,
-            more => {
-                let doubled = Duration::from_millis(10) * (1 << more.min(10));
-                doubled
-                    .min(LONGEST_PAUSE)
-                    .mul_f64(1.0 - fastrand::f64() / 2.0)
-            }
+        .reconnect_delay_callback(move |attempts| {
+            let pause = pause_before(attempts);
+            locked(&making).begin(pause);
+            pause
         })
         .event_callback(move |event| {
             let _ = &ended;
-            if let Event::ServerError(ServerError::Other(words)) = event
-                && words.to_lowercase().contains("permissions violation")
-            {
-                // Nobody waits for an answer just now.
-                let _ = denials.send(words);
+            match event {
+                Event::Connected => {
+                    let mut made = locked(&made);
+                    made.took = Some(made.begun.elapsed());
+                }
+                Event::ServerError(ServerError::Other(words))
+                    if words.to_lowercase().contains("permissions violation") =>
+                {
+                    // Nobody waits for an answer just now.
+                    let _ = denials.send(words);
+                }
+                _ => {}
             }
             async {}
         });
@@ -176,6 +249,18 @@ fn client_options(
     } else {
         // For a server that insists on TLS: it is trusted with nothing that nobody has asked for.
         Ok(client.tls_client_config(trusting(RootCertStore::empty())?.with_no_client_auth()))
+    }
+}
+
+/// How long the client library waits before an attempt to connect again.
+fn pause_before(attempts: usize) -> Duration {
+    match attempts {
+        0 | 1 => Duration::ZERO,
+        more => {
+            let doubled = Duration::from_millis(10) * (1 << more.min(10));
+            let longest = doubled.min(LONGEST_PAUSE);
+            longest.mul_f64(1.0 - fastrand::f64() / 2.0)
+        }
     }
 }
 

@@ -113,7 +113,9 @@ fn decoded(key: &str) -> Option<LockName> {
             rest = tail;
         }
     }
-    LockName::new(String::from_utf8(bytes).ok()?).ok()
+    let name = LockName::new(String::from_utf8(bytes).ok()?).ok()?;
+    // What another program has written in another way is no lock of ours.
+    (encoded(&name) == key).then_some(name)
 }
 
 #[cfg(test)]
@@ -165,6 +167,10 @@ mod tests {
         for strange in [
             "$KV.dlock-default.locks.a=",
             "$KV.dlock-default.locks.=FF",
+            "$KV.dlock-default.locks.=+A",
+            "$KV.dlock-default.locks.=2e",
+            "$KV.dlock-default.locks.=61",
+            "$KV.dlock-default.locks.a.b",
             "locks.a",
         ] {
             assert_eq!(layout.name_of(strange), None);

@@ -4,9 +4,9 @@
 //! through the client's key-value interface: that one drops a TTL when it creates a key again, has no
 //! update with a TTL, and makes three round trips of a create.
 //!
-//! Nothing is ever sent a second time here: that is the core's decision (ONCE). Someone who gives up a
-//! request that has been unanswered for a while leaves a connection behind that may be dead, so it is
-//! replaced. What the old one has buffered may still arrive.
+//! Nothing is ever sent a second time here: that is the core's decision (ONCE). A connection on which
+//! nobody has been answered for too long may be dead, so it is replaced. That is made in the background:
+//! who gives up waiting for it has it the next time. What the old one has buffered may still arrive.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -15,20 +15,18 @@ use std::time::{Duration, Instant};
 use async_nats::client::Request;
 use async_nats::connection::State;
 use async_nats::{HeaderMap, Message, RequestErrorKind, Subscriber};
-use dlock_core::StoreError;
 use dlock_core::mutants::{Mutant, is_on};
+use dlock_core::{SharedConnection, StoreError};
 use futures_util::FutureExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::broadcast;
 
 use crate::bucket::in_use;
 use crate::connect::{Dialer, Wire};
 use crate::error::{ApiError, answered, denied, strange, unanswered};
 use crate::server_time;
 
-/// A request that was given up before this time says nothing about its connection.
-const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a server where nobody answers is kept.
 const LONELY: Duration = Duration::from_millis(300);
 /// How often a connection that is being made again is looked at.
@@ -39,9 +37,8 @@ const OPERATION: &str = "KV-Operation";
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    dialer: Dialer,
-    /// The connection in use. Who finds that it has ended makes another, and the others wait for that.
-    seat: Mutex<Arc<Wire>>,
+    dialer: Arc<Dialer>,
+    seat: SharedConnection<Arc<Wire>>,
     /// The name of the bucket's stream.
     stream: String,
 }
@@ -103,8 +100,8 @@ struct FoundMessage {
 impl Link {
     pub(crate) fn new(dialer: Dialer, first: Wire, stream: String) -> Self {
         Self {
-            dialer,
-            seat: Mutex::new(Arc::new(first)),
+            dialer: Arc::new(dialer),
+            seat: SharedConnection::holding(Arc::new(first)),
             stream,
         }
     }
@@ -113,13 +110,11 @@ impl Link {
     /// there is one again.
     async fn wire(&self) -> Result<Arc<Wire>, StoreError> {
         loop {
-            let wire = {
-                let mut seat = self.seat.lock().await;
-                if seat.has_ended() {
-                    *seat = Arc::new(self.dialer.dial().await.map_err(in_use)?);
-                }
-                Arc::clone(&seat)
+            let dial = || {
+                let dialer = Arc::clone(&self.dialer);
+                async move { dialer.dial().await.map(Arc::new).map_err(in_use) }
             };
+            let wire = self.seat.get(|wire| !wire.has_ended(), dial).await?;
             while !wire.has_ended() {
                 if wire.is_usable() {
                     return Ok(wire);
@@ -276,18 +271,29 @@ impl Link {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let patience = Patience::begin(&wire, whom);
         let answer = wire.client.send_request(subject.to_owned(), request);
         let quoted = format!("{subject:?}");
         let concerns = |words: &str| words.contains(&quoted) || words.contains("_INBOX");
-        let answer = tokio::select! {
-            answer = answer => answer,
-            words = next(&mut denials, concerns) => {
-                patience.end();
-                return Err(denied(&words));
+        let answer = async {
+            tokio::select! {
+                answer = answer => Ok(answer),
+                words = next(&mut denials, concerns) => Err(denied(&words)),
             }
         };
-        patience.end();
+        let connection = wire.connection();
+        let patience = wire.patience(connection);
+        let leave = || {
+            tracing::debug!("requests go unanswered; connecting again");
+            wire.leave(connection);
+        };
+        let answer = match whom {
+            Ask::Anyone => patience.of_anyone.wait(answer, leave).await?,
+            Ask::Leader => {
+                let answer = patience.of_leader.wait(answer, leave).await;
+                patience.of_anyone.heard();
+                answer?
+            }
+        };
         answer.map_err(|error| {
             if error.kind() == RequestErrorKind::NoResponders && self.dialer.has_choice() {
                 wire.leave_soon();
@@ -305,10 +311,6 @@ impl Wire {
     /// The number of the connection that is in use.
     fn connection(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
-    }
-
-    fn received(&self) -> u64 {
-        self.client.statistics().in_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether what is sent now goes over a connection that nobody has given up.
@@ -355,47 +357,6 @@ async fn next(
             Ok(words) if concerns(&words) => return words,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
-/// Replaces the connection if it is dropped before the answer has come.
-struct Patience<'a> {
-    wire: Option<&'a Wire>,
-    whom: Ask,
-    since: Instant,
-    connection: u64,
-    /// How many bytes had come in by then.
-    received: u64,
-}
-
-impl<'a> Patience<'a> {
-    fn begin(wire: &'a Wire, whom: Ask) -> Self {
-        Self {
-            wire: Some(wire),
-            whom,
-            since: Instant::now(),
-            connection: wire.connection(),
-            received: wire.received(),
-        }
-    }
-
-    fn end(mut self) {
-        self.wire = None;
-    }
-}
-
-impl Drop for Patience<'_> {
-    fn drop(&mut self) {
-        let Some(wire) = self.wire else {
-            return;
-        };
-        // A busy server or client is no better on another connection, and to connect is more work. One
-        // where others are answered is kept; but not by answers of a replica if the leader's are missed.
-        let is_silent = wire.received() == self.received || self.whom == Ask::Leader;
-        if is_silent && self.since.elapsed() >= PATIENCE {
-            tracing::debug!("a request went unanswered; connecting again");
-            wire.leave(self.connection);
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct JetStreamOptions {
     pub(crate) tls: Option<Tls>,
     pub(crate) namespace: Namespace,
     pub(crate) replicas: Option<u32>,
-    pub(crate) connect_timeout: Duration,
+    pub(crate) connect_timeout: Option<Duration>,
 }
 
 /// One server's address.
@@ -63,7 +63,7 @@ impl JetStreamOptions {
             tls: None,
             namespace: Namespace::default(),
             replicas: None,
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: None,
         }
     }
 
@@ -126,10 +126,18 @@ impl JetStreamOptions {
         self
     }
 
-    /// How long making a connection may take: 2 s unless another time is chosen.
+    /// How long making a connection may take. Unless another time is chosen it is 5 s; with several
+    /// servers 2 s for each, or else one that is frozen would keep a client from the others for too long.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
-        self.connect_timeout = time;
+        self.connect_timeout = Some(time);
         self
+    }
+
+    pub(crate) fn connects_within(&self) -> Duration {
+        self.connect_timeout.unwrap_or(match self.servers.len() {
+            0 | 1 => Duration::from_secs(5),
+            _ => Duration::from_secs(2),
+        })
     }
 
     /// Refuses what cannot be, however it was set.
@@ -169,7 +177,7 @@ impl JetStreamOptions {
             let what = format!("{replicas} is out of range");
             return fault("option replicas", &what, "it is a number from 1 to 5");
         }
-        if self.connect_timeout.is_zero() {
+        if self.connects_within().is_zero() {
             return fault("option connect_timeout", "it is zero", "choose a time");
         }
         Ok(())

@@ -62,7 +62,7 @@ impl JetStreamOptions {
             options.namespace = namespace;
         }
         if let Some(time) = url.take_duration("connect_timeout")? {
-            options.connect_timeout = time;
+            options.connect_timeout = Some(time);
         }
         options.check()?;
         Ok(options)

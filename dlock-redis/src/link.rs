@@ -1,15 +1,17 @@
 //! The connections in use: to one server, or to the nodes of a cluster.
 //!
 //! A call goes to the node that serves its slot, over a connection that is made when it is first
-//! needed and replaced when it is broken or when somebody gave up waiting for an answer on it.
+//! needed and replaced when it is broken or when nobody has been answered on it for too long. Both
+//! connections and the cluster's map are made in the background: who gives up waiting for them has
+//! them the next time.
 //! Nothing is ever sent a second time unless the server said that it did nothing: it does not know
 //! the script, or it serves the slot no more. All else is the core's decision (ONCE).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dlock_core::{StoreError, StoreErrorKind};
+use dlock_core::{SharedConnection, StoreError, StoreErrorKind};
 use futures_util::future::select_ok;
 use redis::aio::PubSub;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
@@ -34,18 +36,27 @@ const REDIRECTIONS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    dialer: Dialer,
     /// The nodes that the user gave.
     nodes: Vec<Address>,
     topology: Topology,
-    map: tokio::sync::Mutex<Option<Map>>,
-    wires: Mutex<HashMap<(Address, Lane), Arc<Seat>>>,
+    map: SharedConnection<Arc<Known>>,
+    wires: Arc<Wires>,
     /// Counts subscriptions, to spread them over the nodes.
     turn: AtomicUsize,
 }
 
-/// Where a connection is while there is one. Who finds none makes it, and the others wait for that.
-type Seat = tokio::sync::Mutex<Option<Arc<Wire>>>;
+/// The connections for commands, to each node by its lane.
+#[derive(Debug)]
+struct Wires {
+    dialer: Arc<Dialer>,
+    seats: Mutex<HashMap<(Address, Lane), Arc<Seat>>>,
+}
+
+type Seat = SharedConnection<Arc<Wire>>;
+
+/// What is known of the cluster, until something says that it is out of date.
+#[derive(Debug)]
+struct Known(Mutex<Option<Map>>);
 
 /// A script call, ready to be sent.
 #[derive(Debug)]
@@ -61,18 +72,21 @@ pub(crate) struct Call<'a> {
 
 impl Link {
     pub(crate) fn new(options: &RedisOptions, dialer: Dialer) -> Self {
+        let wires = Wires {
+            dialer: Arc::new(dialer),
+            seats: Mutex::default(),
+        };
         Self {
-            dialer,
             nodes: options.nodes.clone(),
             topology: options.topology,
-            map: tokio::sync::Mutex::default(),
-            wires: Mutex::default(),
+            map: SharedConnection::new(),
+            wires: Arc::new(wires),
             turn: AtomicUsize::new(0),
         }
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {
-        &self.dialer
+        &self.wires.dialer
     }
 
     /// Calls a script, and returns its reply and that of the command after it.
@@ -109,10 +123,25 @@ impl Link {
         script: Option<&Script>,
     ) -> Result<Vec<Value>, StoreError> {
         let asking = redis::cmd("ASKING");
-        let mut node = self.master(slot).await?;
+        // None but a cluster has a map.
+        let known = match self.topology {
+            Topology::Standalone => None,
+            Topology::Cluster => Some(self.known().await?),
+        };
+        let mut node = match &known {
+            None => self.nodes[0].clone(),
+            Some(known) => known.master(slot)?,
+        };
+        let forget_map = || {
+            if let Some(known) = &known {
+                known.forget();
+            }
+        };
         let mut is_asked = false;
         for _ in 0..REDIRECTIONS {
-            let wire = self.wire(&node, lane).await?;
+            // Where none can be made, the node may have left the cluster.
+            let wire = self.wire(&node, lane).await;
+            let wire = wire.inspect_err(|_| forget_map())?;
             let mut sent = Vec::with_capacity(1 + commands.len());
             if is_asked {
                 sent.push(&asking);
@@ -121,7 +150,7 @@ impl Link {
             let replies = match wire.exchange(&sent).await {
                 Ok(replies) => replies,
                 Err(fault) => {
-                    self.forget_map().await;
+                    forget_map();
                     return Err(answered(fault));
                 }
             };
@@ -130,39 +159,37 @@ impl Link {
                 Ok(first) => return Ok(std::iter::once(first).chain(replies).collect()),
                 Err(fault) => fault,
             };
-            match (server_error(&fault), script) {
+            match (server_error(&fault), script, &known) {
                 // A server that was restarted, or another one after a failover.
-                (Some(ServerErrorKind::NoScript), Some(script)) => load(&wire, script).await?,
-                (Some(ServerErrorKind::Moved), _) if self.topology == Topology::Cluster => {
+                (Some(ServerErrorKind::NoScript), Some(script), _) => load(&wire, script).await?,
+                (Some(ServerErrorKind::Moved), _, Some(known)) => {
                     node = redirection(&fault, &node).ok_or_else(|| answered(fault))?;
                     is_asked = false;
-                    if let Some(map) = self.map.lock().await.as_mut() {
-                        map.moved(slot, node.clone());
-                    }
+                    known.moved(slot, node.clone());
                 }
-                (Some(ServerErrorKind::Ask), _) if self.topology == Topology::Cluster => {
+                (Some(ServerErrorKind::Ask), _, Some(_)) => {
                     node = redirection(&fault, &node).ok_or_else(|| answered(fault))?;
                     is_asked = true;
                 }
-                (Some(ServerErrorKind::Moved | ServerErrorKind::Ask), _) => {
+                (Some(ServerErrorKind::Moved | ServerErrorKind::Ask), _, None) => {
                     return Err(StoreError::refused(format!(
                         "{node} is a node of a Redis Cluster; set cluster=true"
                     )));
                 }
-                (kind, _) => {
+                (kind, ..) => {
                     // After a failover it is another server that takes writes.
                     if kind == Some(ServerErrorKind::ReadOnly) {
                         wire.abandon();
                     }
                     let fault = answered(fault);
                     if fault.kind() == StoreErrorKind::Unavailable {
-                        self.forget_map().await;
+                        forget_map();
                     }
                     return Err(fault);
                 }
             }
         }
-        self.forget_map().await;
+        forget_map();
         Err(StoreError::unavailable(format!(
             "{node}: redirected {REDIRECTIONS} times; the cluster is changing"
         )))
@@ -173,99 +200,115 @@ impl Link {
     pub(crate) async fn subscribe(&self, channel: &str) -> Result<PubSub, StoreError> {
         let nodes = self.masters().await?;
         let node = &nodes[self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len()];
-        self.dialer.subscribe(node, channel).await
+        self.dialer().subscribe(node, channel).await
     }
 
     /// Every node that takes writes. Never empty.
     pub(crate) async fn masters(&self) -> Result<Vec<Address>, StoreError> {
-        if self.topology == Topology::Standalone {
-            return Ok(self.nodes.clone());
+        match self.topology {
+            Topology::Standalone => Ok(self.nodes.clone()),
+            Topology::Cluster => self.known().await?.masters(),
         }
-        let mut map = self.map.lock().await;
-        Ok(self.known_map(&mut map).await?.masters())
     }
 
-    async fn master(&self, slot: u16) -> Result<Address, StoreError> {
-        if self.topology == Topology::Standalone {
-            return Ok(self.nodes[0].clone());
-        }
-        let mut map = self.map.lock().await;
-        if let Some(master) = self.known_map(&mut map).await?.master(slot) {
-            return Ok(master.clone());
-        }
-        *map = None;
-        Err(StoreError::unavailable(format!(
-            "the cluster lacks a node for the hash slot {slot}"
-        )))
+    /// A usable connection to this node.
+    pub(crate) async fn wire(&self, node: &Address, lane: Lane) -> Result<Arc<Wire>, StoreError> {
+        self.wires.get(node, lane).await
     }
 
-    /// The map; asks for it when there is none. Whoever answers first is believed: a node that is
-    /// behind redirects.
-    async fn known_map<'a>(&self, map: &'a mut Option<Map>) -> Result<&'a Map, StoreError> {
-        if map.is_none() {
+    /// The map; asks for it when there is none.
+    async fn known(&self) -> Result<Arc<Known>, StoreError> {
+        let ask = || {
             let mut nodes = self.nodes.clone();
-            nodes.extend(self.connected());
+            nodes.extend(self.wires.connected());
             nodes.sort();
             nodes.dedup();
-            let asked = nodes.iter().map(|node| Box::pin(self.ask_for_map(node)));
-            let (found, _) = select_ok(asked).await?;
-            let masters = found.masters();
-            // Connections to nodes that have left close once nothing is on its way on them.
-            self.wires
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|(node, _), _| masters.contains(node));
-            *map = Some(found);
-        }
-        map.as_ref()
-            .ok_or_else(|| StoreError::unavailable("the cluster has no map"))
+            Arc::clone(&self.wires).ask_for_map(nodes)
+        };
+        self.map.get(|known| known.map().is_some(), ask).await
+    }
+}
+
+impl Known {
+    fn map(&self) -> MutexGuard<'_, Option<Map>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_for_map(&self, node: &Address) -> Result<Map, StoreError> {
-        let wire = self.wire(node, Lane::Prompt).await?;
+    fn masters(&self) -> Result<Vec<Address>, StoreError> {
+        let masters = self.map().as_ref().map(Map::masters);
+        masters.ok_or_else(changing)
+    }
+
+    fn master(&self, slot: u16) -> Result<Address, StoreError> {
+        let mut map = self.map();
+        let master = map.as_ref().ok_or_else(changing)?.master(slot).cloned();
+        master.ok_or_else(|| {
+            *map = None;
+            StoreError::unavailable(format!("the cluster lacks a node for the hash slot {slot}"))
+        })
+    }
+
+    fn moved(&self, slot: u16, node: Address) {
+        if let Some(map) = self.map().as_mut() {
+            map.moved(slot, node);
+        }
+    }
+
+    fn forget(&self) {
+        *self.map() = None;
+    }
+}
+
+impl Wires {
+    async fn get(&self, node: &Address, lane: Lane) -> Result<Arc<Wire>, StoreError> {
+        let seat = Arc::clone(self.seats().entry((node.clone(), lane)).or_default());
+        let dial = || {
+            let (dialer, node) = (Arc::clone(&self.dialer), node.clone());
+            async move { dialer.wire(&node).await.map(Arc::new) }
+        };
+        seat.get(|wire| wire.is_usable(), dial).await
+    }
+
+    fn seats(&self) -> MutexGuard<'_, HashMap<(Address, Lane), Arc<Seat>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connected(&self) -> Vec<Address> {
+        let seats = self.seats();
+        seats.keys().map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Whoever answers first is believed: a node that is behind redirects.
+    async fn ask_for_map(self: Arc<Self>, nodes: Vec<Address>) -> Result<Arc<Known>, StoreError> {
+        let asked = nodes.iter().map(|node| Box::pin(self.ask_node(node)));
+        let (found, _) = select_ok(asked).await?;
+        let masters = found.masters();
+        // Connections to nodes that have left close once nothing is on its way on them.
+        self.seats().retain(|(node, _), _| masters.contains(node));
+        Ok(Arc::new(Known(Mutex::new(Some(found)))))
+    }
+
+    async fn ask_node(&self, node: &Address) -> Result<Map, StoreError> {
+        let wire = self.get(node, Lane::Prompt).await?;
         let mut question = redis::cmd("CLUSTER");
         question.arg("SLOTS");
-        let mut replies = wire.exchange(&[&question]).await.map_err(answered)?;
+        // Everybody waits for this one, and nobody gives it up.
+        let within = self.dialer.timeout();
+        let replies = tokio::time::timeout(within, wire.exchange(&[&question])).await;
+        let mut replies = replies
+            .map_err(|_| StoreError::unavailable(format!("{node}: no answer within {within:?}")))?
+            .map_err(answered)?;
         let reply = replies.pop().unwrap_or(Value::Nil);
         let map = Map::parse(reply.extract_error().map_err(answered)?, node);
         map.filter(|map| !map.masters().is_empty()).ok_or_else(|| {
             StoreError::unavailable(format!("{node} knows no node that serves anything"))
         })
     }
+}
 
-    async fn forget_map(&self) {
-        *self.map.lock().await = None;
-    }
-
-    fn connected(&self) -> Vec<Address> {
-        let wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
-        wires.keys().map(|(node, _)| node.clone()).collect()
-    }
-
-    /// A usable connection to this node.
-    pub(crate) async fn wire(&self, node: &Address, lane: Lane) -> Result<Arc<Wire>, StoreError> {
-        let seat = {
-            let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(wires.entry((node.clone(), lane)).or_default())
-        };
-        let mut seat = seat.lock().await;
-        if let Some(wire) = seat.as_ref().filter(|wire| wire.is_usable()) {
-            return Ok(Arc::clone(wire));
-        }
-        let wire = match self.dialer.wire(node).await {
-            Ok(wire) => Arc::new(wire),
-            Err(fault) => {
-                *seat = None;
-                // It may have left the cluster. Not waited for: whoever asks for the map holds it.
-                if let Ok(mut map) = self.map.try_lock() {
-                    *map = None;
-                }
-                return Err(fault);
-            }
-        };
-        *seat = Some(Arc::clone(&wire));
-        Ok(wire)
-    }
+/// Somebody has just found out that the map is out of date.
+fn changing() -> StoreError {
+    StoreError::unavailable("the cluster is changing")
 }
 
 fn server_error(fault: &RedisError) -> Option<ServerErrorKind> {

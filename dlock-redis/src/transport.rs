@@ -10,10 +10,10 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dlock_core::mutants::{Mutant, is_on};
-use dlock_core::{ConfigError, StoreError, StoreErrorKind, Tls};
+use dlock_core::{ConfigError, Patience, StoreError, StoreErrorKind, Tls};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -109,11 +109,13 @@ impl Dialer {
                 .await
                 .map_err(|fault| self.no_login(address, fault))
         };
+        let start = Instant::now();
         let (connection, driver) = self.in_time(address, work).await?;
         Ok(Wire {
             connection,
             driver: Task::spawn(driver),
             broken: AtomicBool::new(false),
+            patience: Patience::new(start.elapsed(), self.timeout),
         })
     }
 
@@ -214,6 +216,7 @@ pub(crate) struct Wire {
     /// Reads and writes. Dropping it closes the connection, whatever was still to be answered.
     driver: Task,
     broken: AtomicBool,
+    patience: Patience,
 }
 
 impl Wire {
@@ -229,29 +232,21 @@ impl Wire {
 
     /// Sends commands together and returns their replies, errors of the server among them.
     ///
-    /// When this future is dropped before the replies are there, the connection is abandoned: the
-    /// server, or the way to it, is stuck, and a withdraw must be able to overtake (CANCEL).
+    /// The connection is abandoned when it fails; and when this future is dropped in a silence that has
+    /// lasted for too long: then the way to the server may be stuck, and a withdraw must be able to
+    /// overtake (CANCEL).
     pub(crate) async fn exchange(&self, commands: &[&Cmd]) -> Result<Vec<Value>, RedisError> {
         let mut pipeline = redis::Pipeline::with_capacity(commands.len());
         for command in commands {
             pipeline.add_command((*command).clone());
         }
-        let unanswered = Unanswered(self);
-        let replies = self
-            .connection
-            .clone()
-            .send_packed_commands(&pipeline, 0, commands.len())
-            .await?;
-        std::mem::forget(unanswered);
-        Ok(replies)
-    }
-}
-
-struct Unanswered<'a>(&'a Wire);
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
+        let mut connection = self.connection.clone();
+        let exchange = connection.send_packed_commands(&pipeline, 0, commands.len());
+        let replies = self.patience.wait(exchange, || self.abandon()).await;
+        if replies.is_err() {
+            self.abandon();
+        }
+        replies
     }
 }
 

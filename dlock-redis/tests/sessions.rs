@@ -428,7 +428,7 @@ async fn a_dropped_attempt_holds_nobody_up_and_is_never_granted() {
     server.pause().await;
     let request = client.session().request(&claim, Wait::InTurn);
     assert!(
-        tokio::time::timeout(Duration::from_millis(200), request)
+        tokio::time::timeout(Duration::from_millis(400), request)
             .await
             .is_err()
     );

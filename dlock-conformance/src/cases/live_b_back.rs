@@ -9,7 +9,7 @@ use super::live_b::{renews, watch};
 use crate::case::{Case, Pace};
 use crate::scene::{LIMIT, Scene, within};
 use crate::target::Condition;
-use crate::{Verdict, ensure};
+use crate::{Failure, Verdict, ensure};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -23,6 +23,13 @@ pub(super) fn cases() -> Vec<Case> {
             "LIVE-B/short-outage",
             "An outage shorter than the lease is ridden out: nothing is lost",
             short_outage,
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "LIVE-B/slow-network-after-a-cut",
+            "A connection that is lost is replaced on a network so slow that this takes longer than an \
+             attempt may: nothing is lost",
+            slow_after_a_cut,
         )
         .pace(Pace::Timed),
     ]
@@ -102,4 +109,40 @@ async fn short_outage(scene: Scene) -> Verdict {
         );
     }
     Ok(())
+}
+
+/// An answer comes just within an attempt's limit, a quarter of the TTL. To connect takes more than one
+/// answer, so no attempt has the time to do that and to be answered, too.
+async fn slow_after_a_cut(scene: Scene) -> Verdict {
+    const TTL: Duration = Duration::from_secs(12);
+    let lock = scene.lock("slow-after-a-cut");
+    let (holder, other) = (
+        scene.client_for("holder", TTL).await?,
+        scene.client("other").await?,
+    );
+    let held = Arc::new(holder.lock(&lock, Mode::Exclusive).await?);
+    scene.set(holder.link(), "holder", Condition::Refused)?;
+    // Long enough to cut every connection, and to refuse those that are made at once in their place.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let slow = Condition::Slow {
+        to_store: Duration::ZERO,
+        from_store: holder.ttl().mul_f64(0.17),
+    };
+    scene.set(holder.link(), "holder", slow)?;
+    // Past the lease that stood when the network broke, and into those that came after it.
+    let mut watcher = watch(&held);
+    let lost = tokio::time::timeout(holder.ttl().mul_f64(1.5), &mut watcher).await;
+    ensure!(
+        lost.is_err(),
+        "lost on a network that is slow, but not too slow"
+    );
+    let tried = other.try_lock(&lock, Mode::Exclusive).await?;
+    ensure!(tried.is_none(), "granted to another on a slow network");
+    scene.set(holder.link(), "holder", Condition::Clear)?;
+    renews(&held).await?;
+    ensure!(!watcher.is_finished() && held.is_held(), "lost afterwards");
+    watcher.abort();
+    let _ = watcher.await;
+    let held = Arc::into_inner(held).ok_or_else(|| Failure::new("the guard is still watched"))?;
+    held.release().await
 }
