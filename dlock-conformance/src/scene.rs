@@ -151,6 +151,18 @@ impl Scene {
             .await
     }
 
+    /// A client with a lease of `ttl` each of whose requests has a claim of its own, however the others
+    /// of the run are set up.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when it cannot connect.
+    pub async fn apart_client(&self, who: &str, ttl: Duration) -> Verdict<Actor> {
+        let link = self.link().await?;
+        self.client_set_up(who, ttl, link, |builder| Sharing::Off.set_up(builder))
+            .await
+    }
+
     async fn client_set_up(
         &self,
         who: &str,

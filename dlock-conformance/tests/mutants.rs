@@ -28,6 +28,10 @@ const ALL: &[&str] = &["memory", "redis", "etcd", "jetstream"];
 const SERVERS: &[&str] = &["redis", "etcd", "jetstream"];
 /// Where a request is compared with holders and waiters apart: etcd derives who holds from the queue.
 const APART: &[&str] = &["memory", "redis", "jetstream"];
+/// Where a claim's owner is told unasked that others wait.
+const TELLING: &[&str] = &["memory", "redis", "jetstream"];
+/// What is broken has nothing to do with the store.
+const CORE: &[&str] = &["memory", "redis"];
 /// Where only the core knows which attempts went unanswered: on JetStream every withdraw of a claim
 /// that was once sent is a write, which defeats a late request.
 const TOLD: &[&str] = &["memory", "redis", "etcd"];
@@ -61,6 +65,14 @@ const CATCHES: &[Catch] = &[
     caught(Mutant::RepeatedClaim, ALL, "ONCE/repeated-request"),
     caught(Mutant::SwappedTable, ALL, "ATOM-A/CW-beside-PR"),
     caught(Mutant::Overtaking, APART, "FAIR/nobody-overtakes"),
+    caught(Mutant::Hoarding, TELLING, "FAIR/hand-over-is-bounded"),
+    caught(
+        Mutant::SharedPastWriter,
+        CORE,
+        "FAIR/shared-not-past-a-writer",
+    ),
+    caught(Mutant::SameToken, CORE, "FENCE/handed-over"),
+    caught(Mutant::KeptFromTasks, CORE, "FAIR/kept-is-given-back"),
     caught(Mutant::TokensFromZero, ALL, "FENCE/another-kind-of-store"),
     caught(Mutant::IgnoredOption, ALL, "HONEST/unknown-option"),
     caught(Mutant::UnconfirmedPush, &["redis"], "COMMITTED/unconfirmed"),

@@ -108,8 +108,9 @@ impl Guard {
         }
     }
 
-    /// Releases the lock, and returns when the store has confirmed it. It is tried until it succeeds or
-    /// the session's lease is over (ATOM-B).
+    /// Releases the lock, and returns when another task of this process has it or the store has confirmed
+    /// that it is free. It is tried until it succeeds or the session's lease is over (ATOM-B). With
+    /// [`keep`](crate::ClientOptions::keep) the process may have it for a while still.
     ///
     /// # Errors
     ///

@@ -159,7 +159,7 @@ async fn late_copy(scene: Scene) -> Verdict {
 async fn lost_reply(scene: Scene) -> Verdict {
     let (lock, queue) = (scene.lock("reply"), scene.lock("queue"));
     let (client, other) = (
-        scene.client_for("client", TTL).await?,
+        scene.apart_client("client", TTL).await?,
         scene.client("other").await?,
     );
     // It knows the lock, so that it need not ask anything before it asks for it.
@@ -192,8 +192,8 @@ async fn lost_reply(scene: Scene) -> Verdict {
     held.release().await?;
     scene.until_free(other.client(), &lock, LIMIT).await?;
 
-    // The same for a place in the queue.
-    let theirs = other.lock(&queue, Mode::Exclusive).await?;
+    // The same for a place in the queue, behind another lock of its own.
+    let theirs = client.lock(&queue, Mode::Exclusive).await?;
     scene.set(client.link(), "client", Condition::CutFromStore)?;
     let asking = client.ask(&queue, Mode::Exclusive);
     waiting(&scene, &other, &queue, 1).await?;

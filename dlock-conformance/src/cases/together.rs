@@ -159,6 +159,7 @@ async fn not_past_a_writer(scene: Scene) -> Verdict {
     let writer = one.ask(&local, Mode::Exclusive);
     waiting(&scene, &other, &local, 1).await?;
     let second = one.ask(&local, read);
+    waiting(&scene, &other, &local, 2).await?;
     ensure!(
         one.try_lock(&local, read).await?.is_none(),
         "a try goes past a writer of its process"
