@@ -80,11 +80,14 @@ pub(crate) fn run() -> Verdict {
     }
 }
 
-/// A runtime with as many threads as there are processors for this process.
-pub(crate) fn block_on<T>(work: impl Future<Output = Verdict<T>>) -> Verdict<T> {
+/// A runtime with as many threads as there are processors for this process. The work is a task like any other:
+/// on the thread that waits for it, each step would have to wake another thread.
+pub(crate) fn block_on<T: Send + 'static>(
+    work: impl Future<Output = Verdict<T>> + Send + 'static,
+) -> Verdict<T> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.enable_all().build().doing("starting the runtime")?;
-    runtime.block_on(work)
+    runtime.block_on(async { tokio::spawn(work).await.doing("the run's task")? })
 }
 
 #[cfg(test)]

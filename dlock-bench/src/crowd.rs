@@ -47,8 +47,6 @@ pub(crate) struct Crowd {
     pub(crate) count: usize,
     /// The locks: the contenders share them evenly.
     pub(crate) names: Vec<String>,
-    /// How long each holds its lock.
-    pub(crate) hold: Duration,
     pub(crate) window: Window,
     pub(crate) meter: Arc<Meter>,
 }
@@ -71,7 +69,6 @@ impl Crowd {
             kind,
             count,
             names: vec![bench.fresh_name()],
-            hold: Duration::ZERO,
             window: bench.plan.window,
             meter: Arc::clone(&bench.meter),
         }
@@ -100,10 +97,8 @@ impl Crowd {
         for number in 0..self.count {
             let client = Arc::clone(&clients[number % clients.len()]);
             let name = self.names[number % self.names.len()].clone();
-            let (hold, stopped, count) = (self.hold, stopped.clone(), Arc::clone(&count));
-            tasks.spawn(
-                async move { (number, contend(&*client, &name, hold, stopped, count).await) },
-            );
+            let (stopped, count) = (stopped.clone(), Arc::clone(&count));
+            tasks.spawn(async move { (number, contend(&*client, &name, stopped, count).await) });
         }
         let watched = self.watch(&count).await;
         stop.send_replace(true);
@@ -142,7 +137,6 @@ impl Crowd {
         let task = Task {
             place: self.place.clone(),
             name: self.names[0].clone(),
-            hold: self.hold,
         };
         let starting = (0..self.count).map(|_| Worker::start(&self.who, &task));
         let mut workers = try_join_all(starting).await?;
@@ -204,7 +198,6 @@ impl Watched {
 pub(crate) async fn contend(
     client: &dyn Locker,
     name: &str,
-    hold: Duration,
     mut stopped: watch::Receiver<bool>,
     count: Arc<AtomicU64>,
 ) -> Verdict<Vec<Turn>> {
@@ -217,9 +210,6 @@ pub(crate) async fn contend(
             held = client.lock(name) => held?,
         };
         let granted = machine::now();
-        if !hold.is_zero() {
-            tokio::time::sleep(hold).await;
-        }
         let releasing = machine::now();
         held.release().await?;
         count.fetch_add(1, Ordering::Relaxed);

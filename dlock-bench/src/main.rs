@@ -23,6 +23,7 @@ mod cli;
 mod contestants;
 mod counters;
 mod crowd;
+mod duet;
 mod fault;
 mod floors;
 mod growth;

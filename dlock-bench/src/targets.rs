@@ -20,7 +20,6 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) what: String,
-    pub(crate) aim: String,
     pub(crate) measured: String,
     pub(crate) outcome: Outcome,
 }
@@ -51,7 +50,6 @@ impl Aim {
 fn judge(what: impl Into<String>, aim: Aim, value: Option<f64>) -> Target {
     Target {
         what: format!("{} {}", what.into(), aim.words()),
-        aim: aim.words(),
         measured: value.map_or("not measured".to_owned(), |value| number(Some(value))),
         outcome: match value {
             None => Outcome::Unknown,
@@ -176,11 +174,10 @@ fn hand_off(sheet: &Sheet, all: &mut Vec<Target>) {
         Point::new(Measure::HandOff.name(), &setting, "", 0)
     };
     let (warm, idle) = (point("warm"), point("after 50 ms idle"));
-    // On etcd a watch's event is followed by a look, except between two.
     let p50 = metric::HAND_OFF_P50.name;
     let found = ratio(sheet, &warm, p50, BARE);
     all.push(judge(
-        "hand-off warm, p50 by a bare one's (with a look after the push: 1.7)",
+        "hand-off warm, p50 by a bare one's",
         Aim::AtMost(1.25),
         found,
     ));

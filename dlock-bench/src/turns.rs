@@ -11,10 +11,6 @@ pub(crate) struct Turn {
     pub(crate) releasing: u64,
 }
 
-/// Who asks less than this before the release is not surely in the queue: such a turn says nothing about a
-/// hand-off.
-const QUEUED: u64 = 1_000_000;
-
 /// The turns of several contenders within a span of time.
 #[derive(Debug)]
 pub(crate) struct Turns {
@@ -66,17 +62,6 @@ impl Turns {
         enough.then(|| stats::jain(&self.grants))?
     }
 
-    /// From the call of the release to the next one's having the lock, in microseconds, where the next one
-    /// is somebody else who was surely waiting.
-    pub(crate) fn hand_offs(&self) -> Vec<f64> {
-        let changes = self.pairs().filter(|((before, a), (after, b))| {
-            a != b && after.asked + QUEUED <= before.releasing && after.granted >= before.releasing
-        });
-        changes
-            .map(|((before, _), (after, _))| (after.granted - before.releasing) as f64 / 1e3)
-            .collect()
-    }
-
     /// From one asking to the next, in nanoseconds, of a contender that is alone: a whole acquire and release.
     pub(crate) fn laps(&self) -> Vec<f64> {
         self.pairs()
@@ -101,10 +86,10 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// Asked long before.
+    /// Asked some time before.
     fn turn(granted: u64, releasing: u64) -> Turn {
         Turn {
-            asked: granted.saturating_sub(5 * QUEUED),
+            asked: granted.saturating_sub(5 * MS),
             granted,
             releasing,
         }
@@ -126,22 +111,6 @@ mod tests {
         assert!((turns.changes_per_second() - 40.0).abs() < 1e-9);
         assert_eq!(turns.overlaps(), 0);
         assert_eq!(turns.jain(), None, "too few turns to say");
-    }
-
-    #[test]
-    fn a_hand_off_goes_from_the_release_to_the_next_grant() {
-        let a = vec![turn(10 * MS, 20 * MS)];
-        let mut b = turn(20 * MS + 70_000, 30 * MS);
-        b.asked = 15 * MS;
-        let turns = Turns::within(&[a.clone(), vec![b]], 0, 100 * MS);
-        assert_eq!(turns.hand_offs(), [70.0]);
-        b.asked = 20 * MS - 5;
-        let turns = Turns::within(&[a, vec![b]], 0, 100 * MS);
-        assert_eq!(
-            turns.hand_offs(),
-            [] as [f64; 0],
-            "it may not have been queued"
-        );
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! A contender in a process of its own: the bench executes itself again as one.
 //!
-//! A worker connects, prints `ready`, begins at the line `go` on its input, and at `stop` prints its turns, a
-//! line each, then `end`. So every process has connected before the first begins, and their output does not
-//! disturb them.
+//! A worker connects and prints `ready`. At the line `go` on its input it takes turns, and at `stop` it prints
+//! them, a line each, then `end`. So every process has connected before the first begins, and their output does
+//! not disturb them. Or it is told each step: at `ask` it asks, and prints the time when it was granted; at
+//! `release` it releases, and prints the time when it called that.
 
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
-use crate::contestants::{self, Contestant, How};
+use crate::contestants::{self, Contestant, How, Locker};
 use crate::crowd::contend;
 use crate::fault::{Context, Fault, Verdict};
+use crate::machine;
 use crate::peers::redis_py;
 use crate::store::{Place, Store};
 use crate::turns::Turn;
@@ -29,7 +32,6 @@ pub(crate) struct Task {
     pub(crate) place: Place,
     /// The lock.
     pub(crate) name: String,
-    pub(crate) hold: Duration,
 }
 
 /// A [`Task`] as arguments.
@@ -41,8 +43,6 @@ pub(crate) struct WorkerArgs {
     who: String,
     #[arg(long)]
     name: String,
-    #[arg(long)]
-    hold_us: u64,
 }
 
 /// A worker, as its parent sees it.
@@ -91,6 +91,13 @@ impl Worker {
         line.ok_or_else(|| Fault::new("a worker has ended early"))
     }
 
+    /// The time that it tells after `ask` or `release`.
+    pub(crate) async fn time(&mut self) -> Verdict<u64> {
+        let line = self.line().await?;
+        line.parse()
+            .map_err(|_| Fault::new(format!("a worker said {line:?}")))
+    }
+
     async fn expect(&mut self, word: &str) -> Verdict {
         match self.line().await? {
             line if line == word => Ok(()),
@@ -114,10 +121,9 @@ impl Worker {
 fn own_command(who: &Contestant, task: &Task) -> Verdict<Command> {
     let program = std::env::current_exe().doing("finding this program")?;
     let mut command = Command::new(program);
-    let hold = task.hold.as_micros().to_string();
     command
         .args(["worker", "--store", task.place.store.name()])
-        .args(["--who", who.name, "--name", &task.name, "--hold-us", &hold])
+        .args(["--who", who.name, "--name", &task.name])
         .env(URL, &task.place.url);
     Ok(command)
 }
@@ -138,32 +144,57 @@ pub(crate) async fn run(args: WorkerArgs) -> Verdict {
     };
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     println!("ready");
-    input.next_line().await?;
+    let done = match input.next_line().await?.as_deref() {
+        Some("go") => by_itself(&client, &args.name, &mut input).await,
+        first => step_by_step(&*client, &args.name, first.map(str::to_owned), &mut input).await,
+    };
+    if let Err(fault) = done {
+        println!("{fault}");
+    }
+    client.close().await;
+    Ok(())
+}
+
+type Input = Lines<BufReader<Stdin>>;
+
+async fn by_itself(client: &Arc<dyn Locker>, name: &str, input: &mut Input) -> Verdict {
     let (stop, stopped) = watch::channel(false);
-    let hold = Duration::from_micros(args.hold_us);
-    let (lock, count) = (args.name, Default::default());
-    let work = tokio::spawn({
-        let client = client.clone();
-        async move { contend(&*client, &lock, hold, stopped, count).await }
-    });
+    let (shared, lock) = (Arc::clone(client), name.to_owned());
+    let work = tokio::spawn(async move { contend(&*shared, &lock, stopped, Arc::default()).await });
     input.next_line().await?;
     stop.send_replace(true);
-    let turns = work.await?;
-    let mut text = String::new();
-    match turns {
-        Ok(turns) => {
-            for turn in turns {
-                text.push_str(&format!(
-                    "{} {} {}\n",
-                    turn.asked, turn.granted, turn.releasing
-                ));
+    let lines = work.await??.into_iter();
+    let mut text: String = lines
+        .map(|turn| format!("{} {} {}\n", turn.asked, turn.granted, turn.releasing))
+        .collect();
+    text.push_str("end\n");
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+async fn step_by_step(
+    client: &dyn Locker,
+    name: &str,
+    first: Option<String>,
+    input: &mut Input,
+) -> Verdict {
+    let mut held = None;
+    let mut step = first;
+    while let Some(word) = step {
+        let time = match (word.as_str(), held.take()) {
+            ("ask", None) => {
+                held = Some(client.lock(name).await?);
+                machine::now()
             }
-            text.push_str("end\n");
-        }
-        Err(fault) => text = format!("{fault}\n"),
+            ("release", Some(mine)) => {
+                let now = machine::now();
+                mine.release().await?;
+                now
+            }
+            _ => return Err(Fault::new(format!("a worker was told {word:?}"))),
+        };
+        println!("{time}");
+        step = input.next_line().await?;
     }
-    std::io::stdout().write_all(text.as_bytes())?;
-    client.close().await;
     Ok(())
 }
 

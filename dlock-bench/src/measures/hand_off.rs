@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::{Measure, metric};
 use crate::bench::Bench;
-use crate::crowd::{Crowd, Kind};
+use crate::crowd::Kind;
+use crate::duet::hand_offs;
 use crate::fault::{Fault, Verdict};
 use crate::plan::Plan;
 use crate::pushes::{self, BARE};
 use crate::sheet::Point;
 use crate::stats::percentile;
+use crate::worker::Task;
 
 /// How long both ends idle before a hand-off that is not warm.
 const IDLE: Duration = Duration::from_millis(50);
@@ -55,13 +57,12 @@ async fn between_two(bench: &mut Bench, point: &Point, kind: Kind, hold: Duratio
         if !who.is_here() && kind != Kind::Processes {
             continue;
         }
-        let mut crowd = Crowd::new(bench, who, kind, 2);
-        crowd.hold = hold;
-        crowd.window.least = time;
-        // Turns take as long as the hold, so there is nothing to wait for.
-        crowd.window.turns = 0;
-        let times = async { Ok(crowd.run().await?.turns.hand_offs()) };
-        let times = bench.attempt(point, who.name, times).await;
+        let task = Task {
+            place: bench.place.clone(),
+            name: bench.fresh_name(),
+        };
+        let work = hand_offs(&who, kind, &task, hold, time);
+        let times = bench.attempt(point, who.name, work).await;
         record(bench, point, who.name, times);
     }
 }
@@ -75,7 +76,7 @@ fn put(bench: &mut Bench, point: &Point, who: &str, times: &[f64]) -> Verdict {
     let sheet = &mut bench.sheet;
     let (p50, p99) = percentile(times, 0.5)
         .zip(percentile(times, 0.99))
-        .ok_or_else(|| Fault::new("no hand-off to somebody who was surely waiting was seen"))?;
+        .ok_or_else(|| Fault::new("there was no hand-off"))?;
     sheet.put(point, who, metric::HAND_OFF_P50, p50);
     if times.len() < FOR_P99 {
         return Err(Fault::new(format!(

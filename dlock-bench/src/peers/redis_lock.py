@@ -1,6 +1,6 @@
-# A contender for a lock with redis-py. Arguments: host:port, the lock's name, how long to hold it in
-# microseconds. It prints "ready", begins at the line "go", and at "stop" prints its turns, each with the
-# nanoseconds at which it asked, was granted, and called the release.
+# A contender for a lock with redis-py. Arguments: host:port, and the lock's name. It prints "ready", begins at the line "go", and at "stop" prints its turns, each with the
+# nanoseconds at which it asked, was granted, and called the release. Or it is told "ask" and "release", and
+# prints the nanoseconds at which it was granted or called the release.
 import os
 import sys
 import threading
@@ -9,7 +9,7 @@ import time
 import redis
 
 host, port = sys.argv[1].rsplit(":", 1)
-name, hold = sys.argv[2], int(sys.argv[3]) / 1e6
+name = sys.argv[2]
 client = redis.Redis(
     host=host,
     port=int(port),
@@ -29,16 +29,30 @@ def listen():
     os._exit(0)
 
 
+def step_by_step(word):
+    lock = client.lock(name, timeout=10)
+    while word:
+        if word == "ask":
+            lock.acquire()
+            at = time.monotonic_ns()
+        else:
+            at = time.monotonic_ns()
+            lock.release()
+        print(at, flush=True)
+        word = sys.stdin.readline().strip()
+    os._exit(0)
+
+
 print("ready", flush=True)
-sys.stdin.readline()
+word = sys.stdin.readline().strip()
+if word != "go":
+    step_by_step(word)
 threading.Thread(target=listen).start()
 while True:
     lock = client.lock(name, timeout=10)
     asked = time.monotonic_ns()
     lock.acquire()
     granted = time.monotonic_ns()
-    if hold:
-        time.sleep(hold)
     releasing = time.monotonic_ns()
     lock.release()
     turns.append((asked, granted, releasing))

@@ -44,7 +44,6 @@ pub(crate) async fn check() -> Verdict {
 pub(crate) fn command(task: &Task) -> Command {
     let mut command = Command::new(python());
     command.args(["-u", "-c", PROGRAM, &task.place.address, &task.name]);
-    command.arg(task.hold.as_micros().to_string());
     if let Some((user, password)) = &task.place.login {
         command.env("DLOCK_BENCH_USER", user);
         command.env("DLOCK_BENCH_PASSWORD", password);
