@@ -59,6 +59,8 @@ pub(crate) struct Contestant {
     pub(crate) role: Role,
     /// Whether it sends Redis commands outside of scripts (see [`crate::counters`]).
     pub(crate) sends_commands: bool,
+    /// Why tasks that share a client do not exclude each other, if so.
+    pub(crate) not_for_tasks: Option<&'static str>,
     pub(crate) how: How,
 }
 
@@ -79,8 +81,15 @@ impl Contestant {
             name,
             role,
             sends_commands: !matches!(role, Role::Subject),
+            not_for_tasks: None,
             how: How::Here(connect),
         }
+    }
+
+    /// Tasks that share a client do not exclude each other.
+    pub(crate) const fn not_for_tasks(mut self, why: &'static str) -> Self {
+        self.not_for_tasks = Some(why);
+        self
     }
 
     /// Another client of it.

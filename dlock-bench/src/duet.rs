@@ -25,13 +25,13 @@ enum End {
         asked: Option<JoinHandle<Granted>>,
         held: Option<Box<dyn Held>>,
     },
-    There(Worker),
+    There(Box<Worker>),
 }
 
 impl End {
     async fn new(who: &Contestant, kind: Kind, task: &Task) -> Verdict<Self> {
         Ok(match kind {
-            Kind::Processes => Self::There(Worker::start(who, task).await?),
+            Kind::Processes => Self::There(Box::new(Worker::start(who, task).await?)),
             Kind::Tasks | Kind::Clients => Self::Here {
                 client: who.client(&task.place).await?,
                 name: task.name.clone(),

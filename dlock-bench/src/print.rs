@@ -76,7 +76,7 @@ fn table(sheet: &Sheet, point: &Point, metric: &str) {
 pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
-        Some(value) if value == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
         Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
         Some(value) if value.abs() >= 1.0 => format!("{value:.2}"),

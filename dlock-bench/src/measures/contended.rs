@@ -48,6 +48,10 @@ async fn one(bench: &mut Bench, point: &Point, who: Contestant, kind: Kind, coun
     if !who.is_here() && kind != Kind::Processes {
         return;
     }
+    if let (Kind::Tasks, Some(why)) = (kind, who.not_for_tasks) {
+        bench.cannot(point, who.name, why);
+        return;
+    }
     // Operations back to back, which is the most that a lock without a queue can do.
     let is_alone = who.role == Role::Floor && bench.place.store.has_network();
     let (kind, contenders) = if is_alone {

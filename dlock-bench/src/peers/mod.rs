@@ -36,7 +36,8 @@ pub(crate) fn etcd() -> Vec<Contestant> {
     vec![
         Contestant::new("etcd's lock API", Role::Peer, |place| {
             Box::pin(etcd_api::connect(place))
-        }),
+        })
+        .not_for_tasks("it makes one key for a lease, so tasks that share a client share the lock"),
         Contestant::new("etcd's recipe", Role::Peer, |place| {
             Box::pin(etcd_recipe::connect(place))
         }),

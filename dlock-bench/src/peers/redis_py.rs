@@ -12,6 +12,7 @@ pub(crate) const CONTESTANT: Contestant = Contestant {
     name: "redis-py",
     role: Role::Peer,
     sends_commands: true,
+    not_for_tasks: None,
     how: How::Python,
 };
 
