@@ -59,6 +59,8 @@ pub(crate) struct Contestant {
     pub(crate) role: Role,
     /// Whether it sends Redis commands outside of scripts (see [`crate::counters`]).
     pub(crate) sends_commands: bool,
+    /// How long it may take until it looks again; zero if it need not look.
+    pub(crate) looks_after: Duration,
     /// Why tasks that share a client do not exclude each other, if so.
     pub(crate) not_for_tasks: Option<&'static str>,
     pub(crate) how: How,
@@ -81,9 +83,16 @@ impl Contestant {
             name,
             role,
             sends_commands: !matches!(role, Role::Subject),
+            looks_after: Duration::ZERO,
             not_for_tasks: None,
             how: How::Here(connect),
         }
+    }
+
+    /// It looks for the lock again and again.
+    pub(crate) const fn looks_after(mut self, pause: Duration) -> Self {
+        self.looks_after = pause;
+        self
     }
 
     /// Tasks that share a client do not exclude each other.

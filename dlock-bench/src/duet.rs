@@ -96,8 +96,15 @@ impl End {
     }
 }
 
-/// From each release to the other one's grant, in microseconds, for so long. The lock is held for `hold` each
-/// time, so that the other one is surely in the queue.
+/// Parts of a whole, spread evenly however many there are: multiples of the golden ratio. If each hold were as
+/// long as the others, a lock that polls would always be released at the same moment between two looks.
+fn spread(number: usize) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    (number as f64 * GOLDEN).fract()
+}
+
+/// From each release to the other one's grant, in microseconds, for so long. The lock is held at least
+/// for `hold` each time, so that the other one is surely in the queue.
 pub(crate) async fn hand_offs(
     who: &Contestant,
     kind: Kind,
@@ -113,7 +120,7 @@ pub(crate) async fn hand_offs(
     let begun = Instant::now();
     while begun.elapsed() < time {
         other.ask().await?;
-        tokio::time::sleep(hold).await;
+        tokio::time::sleep(hold + who.looks_after.mul_f64(spread(times.len()))).await;
         let released = holder.release().await?;
         let granted = tokio::time::timeout(Duration::from_secs(15), other.granted()).await;
         let granted = granted.doing("waiting for the next holder")??;
@@ -127,4 +134,21 @@ pub(crate) async fn hand_offs(
     holder.close().await;
     other.close().await;
     Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn holds_end_at_every_part_of_a_pause() {
+        let mut tenths = [0; 10];
+        for number in 0..100 {
+            tenths[(spread(number) * 10.0) as usize] += 1;
+        }
+        assert!(
+            tenths.iter().all(|count| (8..=12).contains(count)),
+            "{tenths:?}"
+        );
+    }
 }

@@ -35,7 +35,7 @@ impl Plan {
             locks: 10_000,
             window: Window {
                 least: Duration::from_secs(1),
-                most: Duration::from_secs(15),
+                most: Duration::from_secs(8),
                 turns: 10,
             },
             warm: Duration::from_secs(3),

@@ -2,7 +2,7 @@
 
 use super::{Measure, metric};
 use crate::bench::Bench;
-use crate::contestants::{Contestant, Locker, Role};
+use crate::contestants::{Contestant, Locker};
 use crate::crowd::{Crowd, Kind};
 use crate::fault::Verdict;
 use crate::machine;
@@ -41,7 +41,7 @@ struct Lane {
 async fn alternate(bench: &mut Bench, point: &Point, place: &Place) {
     let mut lanes = Vec::new();
     for who in bench.in_turn() {
-        let is_floor_again = who.role == Role::Peer && who.name.contains("retry 100 ms");
+        let is_floor_again = who.name.contains("retry 100 ms");
         if !who.is_here() || is_floor_again {
             continue;
         }

@@ -21,13 +21,16 @@ pub(crate) fn redis() -> Vec<Contestant> {
     vec![
         Contestant::new("SET NX, retry 10 ms", Role::Peer, |place| {
             Box::pin(async move { Ok(Retry::every(SHORT, SetNx::connect(&place).await?)) })
-        }),
+        })
+        .looks_after(SHORT),
         Contestant::new("SET NX, retry 100 ms", Role::Peer, |place| {
             Box::pin(async move { Ok(Retry::every(LONG, SetNx::connect(&place).await?)) })
-        }),
+        })
+        .looks_after(LONG),
         Contestant::new("rslock", Role::Peer, |place| {
             Box::pin(rslock::connect(place))
-        }),
+        })
+        .looks_after(rslock::PAUSE),
         redis_py::CONTESTANT,
     ]
 }
@@ -43,10 +46,12 @@ pub(crate) fn etcd() -> Vec<Contestant> {
         }),
         Contestant::new("create, retry 10 ms", Role::Peer, |place| {
             Box::pin(async move { Ok(Retry::every(SHORT, Create(Leased::connect(&place).await?))) })
-        }),
+        })
+        .looks_after(SHORT),
         Contestant::new("create, retry 100 ms", Role::Peer, |place| {
             Box::pin(async move { Ok(Retry::every(LONG, Create(Leased::connect(&place).await?))) })
-        }),
+        })
+        .looks_after(LONG),
     ]
 }
 
@@ -54,10 +59,12 @@ pub(crate) fn jetstream() -> Vec<Contestant> {
     vec![
         Contestant::new("KV create, retry 10 ms", Role::Peer, |place| {
             Box::pin(async move { Ok(Retry::every(SHORT, jetstream_kv::connect(&place).await?)) })
-        }),
+        })
+        .looks_after(SHORT),
         Contestant::new("KV create, retry 100 ms", Role::Peer, |place| {
             Box::pin(async move { Ok(Retry::every(LONG, jetstream_kv::connect(&place).await?)) })
-        }),
+        })
+        .looks_after(LONG),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! redis-py's lock, in Python, as a process of its own that speaks the protocol of [`crate::worker`].
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -12,6 +13,7 @@ pub(crate) const CONTESTANT: Contestant = Contestant {
     name: "redis-py",
     role: Role::Peer,
     sends_commands: true,
+    looks_after: Duration::from_millis(100),
     not_for_tasks: None,
     how: How::Python,
 };

@@ -2,6 +2,7 @@
 //! up to 200 ms.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rslock::{LockGuard, LockManager};
@@ -10,6 +11,9 @@ use crate::contestants::{Held, Locker, TTL};
 use crate::fault::Verdict;
 use crate::floors::redis::client;
 use crate::store::Place;
+
+/// The longest time until it tries again.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 struct Rslock(LockManager);
 
