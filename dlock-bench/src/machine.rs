@@ -80,6 +80,10 @@ pub(crate) fn words() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown processor", |(_, model)| model.trim());
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{count} × {model}")
+    // Not those that this thread is bound to.
+    let count = info
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    format!("{} × {model}", count.max(1))
 }

@@ -147,23 +147,28 @@ fn table(page: &mut String, sheet: &Sheet, metric: &str, rows: &[&Row]) {
         format!(" ({})", first.unit)
     };
     line(page, &format!("{metric}{unit}:\n"));
+    let (head, rule) = if axis.is_empty() {
+        (String::new(), "")
+    } else {
+        (format!("| {axis} "), "| --- ")
+    };
     line(
         page,
-        &format!("| {axis} | | minimum | median | maximum | ratio |"),
+        &format!("{head}| | minimum | median | maximum | ratio |"),
     );
-    line(page, "| --- | --- | --- | --- | --- | --- |");
+    line(page, &format!("{rule}| --- | --- | --- | --- | --- |"));
     for row in rows {
         let at = if axis.is_empty() {
             String::new()
         } else {
-            row.point.at.to_string()
+            format!("| {} ", row.point.at)
         };
         let ratio = sheet.ratio(row).filter(|_| row.who != DLOCK);
         let values = [row.minimum(), row.median(), row.maximum()].map(number);
         let ratio = ratio.map_or(String::new(), |ratio| number(Some(ratio)));
         line(
             page,
-            &format!("| {at} | {} | {} | {ratio} |", row.who, values.join(" | ")),
+            &format!("{at}| {} | {} | {ratio} |", row.who, values.join(" | ")),
         );
     }
     line(page, "");

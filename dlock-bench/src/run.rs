@@ -1,7 +1,7 @@
 //! A run: starts the store, lets every measure run in each round, and prints what came of it.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bench::Bench;
 use crate::cli::{CompareArgs, block_on};
@@ -54,6 +54,9 @@ async fn measured(args: CompareArgs, split: Option<Split>) -> Verdict<Sheet> {
         .collect();
     let mut servers = Vec::new();
     let (place, durable) = places(&args, &measures, split.as_ref(), &mut servers).await?;
+    // If dlock does not reach the store, nobody need try.
+    let client = dlock::connect(&place.url).await?;
+    let _ = client.close(Duration::from_secs(5)).await;
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machine: machine::words(),
