@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
             "ONCE/lost-reply",
             "A request whose answer is lost is asked about, granted once, and is one claim",
             lost_reply,
-        ).not_kept()
+        )
         .pace(Pace::Timed),
         Case::new(
             "ONCE/reset-storm",
