@@ -50,11 +50,15 @@ async fn options_are_never_ignored() {
     for (url, expected) in [
         (
             "memory://?tll=10s",
-            "option tll: memory:// has no such option; allowed are label, namespace, ttl",
+            "option tll: memory:// has no such option; allowed are hand_over, keep, label, \
+             namespace, share, ttl",
         ),
         ("memory://?ttl=10s&ttl=5s", "option ttl: it is given twice"),
         ("memory://?ttl=ten", "such as 500ms, 10s or 2m"),
         ("memory://?ttl=1ms", "from 20ms to 24h"),
+        ("memory://?share=maybe", "true or false"),
+        ("memory://?keep=200", "such as 500ms, 10s or 2m"),
+        ("memory://?keep=2s", "a claim is kept for 1s at most"),
         ("memory://?namespace=a/b", "option namespace"),
         ("memory://user:pw@jobs", "no use for a user or a password"),
         ("memory://jobs:80", "no use for a port"),

@@ -116,7 +116,10 @@ async fn leader_goes_on(scene: Scene) -> Verdict {
     waiting(&scene, &other, &lock, 1).await?;
     let leader = nodes.leader().await?;
     let stands_still = tokio::time::sleep(ttl + ttl / 4);
-    let meanwhile = async { Ok(stands_still.await) };
+    let meanwhile = async {
+        stands_still.await;
+        Ok(())
+    };
     with_harm(&scene, &nodes, &[leader], Harm::Frozen, meanwhile).await?;
     let reason = tokio::time::timeout(holder.ttl(), mine.lost()).await.ok();
     scene
