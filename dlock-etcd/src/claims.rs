@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dlock_core::{
-    Attempts, Claim, FencingToken, SessionTerms, StoreError, StoreErrorKind, Wait, wall_clock,
+    Attempts, Claim, FencingToken, LockName, SessionTerms, StoreError, StoreErrorKind, Wait,
+    wall_clock,
 };
 use etcd_client::{
     GetOptions, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
@@ -216,6 +217,35 @@ impl Claims {
     /// Whether this is the key of a claim of this session.
     pub(crate) fn is_own(&self, key: &[u8]) -> bool {
         self.txns.is_own(key)
+    }
+
+    /// The ticket of a claim that is known to have been written.
+    pub(crate) fn ticket(&self, claim: &Claim) -> Option<i64> {
+        let places = self.places();
+        places.get(&claim.id.number).map(|place| place.ticket)
+    }
+
+    /// What the keys of this lock's claims begin with.
+    pub(crate) fn lock_key(&self, name: &LockName) -> String {
+        self.txns.layout.lock(name)
+    }
+
+    /// Whether this is the key of a claim of another session that conflicts with this one.
+    pub(crate) fn is_rival(&self, claim: &Claim, key: &[u8]) -> bool {
+        self.txns.is_rival(claim, key)
+    }
+
+    /// Whether a claim of another session that conflicts was written after this one.
+    pub(crate) async fn is_contended(
+        &self,
+        claim: &Claim,
+        ticket: i64,
+    ) -> Result<bool, StoreError> {
+        let (answer, _) = self.txn(self.txns.behind(claim, ticket)).await?;
+        match self.txns.seen_behind(claim, &answer) {
+            (true, is_contended) => Ok(is_contended),
+            (false, _) => Err(StoreError::lapsed()),
+        }
     }
 
     pub(crate) async fn withdraw(

@@ -38,7 +38,9 @@
 //! A client has one connection, to one member at a time, and on it one stream of watches for each
 //! session. A user for it needs a role that may read and write the keys with the prefix `dlock/`.
 //!
-//! `contended` is never pushed: etcd does not say unasked that somebody waits.
+//! etcd does not say unasked that somebody waits. Where tasks of one process meet on a lock, or a claim is
+//! kept, the session asks for it: one watch on the lock's keys and one look, until the first who comes.
+//! Elsewhere `contended` is not pushed, and nothing is asked.
 //!
 //! # What can go wrong
 //!
@@ -88,6 +90,7 @@ pub mod fuzzing;
 mod history;
 mod keys;
 mod link;
+mod listening;
 mod options;
 mod options_url;
 mod pushes;

@@ -1,8 +1,9 @@
-//! The watches of a session: a task that turns deletions in the store into pushes.
+//! The watches of a session: a task that turns what happens in the store into pushes.
 //!
 //! One stream serves the whole session. One watch on it is on the session's own key: when that goes,
 //! the session is over, and the core hears it at once. Each waiting claim has one more, on the nearest
-//! of the conflicting claims ahead of it. So a release wakes those alone who wait for it.
+//! of the conflicting claims ahead of it. So a release wakes those alone who wait for it. Granted claims
+//! have none, but for those that the core asks to be told about: see [`listening`](crate::listening).
 //!
 //! A watch begins *at the present*. One that began at the revision of the request would miss nothing,
 //! but the server serves those of the past every 100 ms only. So once the server has confirmed the
@@ -31,11 +32,12 @@ use etcd_client::{EventType, WatchOptions, WatchRequestSender, WatchResponse};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::claims::{Claims, Place, State};
 use crate::error::answered;
 use crate::link::is_members_fault;
+use crate::listening::{Listened, Listening, arrivals};
 use crate::transport::{Task, Wire};
 use crate::txns::Ahead;
 
@@ -63,6 +65,8 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 enum Order {
     WatchOver(Box<Waiter>),
+    Listen(Box<Listened>),
+    Arrived(u64),
     Forget(u64),
 }
 
@@ -82,7 +86,26 @@ impl Pushes {
         let _ = self.orders.send(Order::WatchOver(Box::new(waiter)));
     }
 
-    /// The claim no longer waits.
+    /// Returns once it is certain that it is pushed when the granted claim is contended.
+    pub(crate) async fn listen(&self, claim: Claim, ticket: i64) -> Result<(), StoreError> {
+        let (asker, answer) = oneshot::channel();
+        let listened = Listened {
+            claim,
+            ticket,
+            asker,
+        };
+        // Where the task has ended, the asker goes with the order.
+        let _ = self.orders.send(Order::Listen(Box::new(listened)));
+        let unknown = |_| StoreError::unavailable("the watches broke: others may wait unseen");
+        answer.await.map_err(unknown)
+    }
+
+    /// The claim no longer waits: it is granted.
+    pub(crate) fn arrived(&self, claim: u64) {
+        let _ = self.orders.send(Order::Arrived(claim));
+    }
+
+    /// The claim is no more.
     pub(crate) fn forget(&self, claim: u64) {
         let _ = self.orders.send(Order::Forget(claim));
     }
@@ -95,7 +118,7 @@ impl Pushes {
 }
 
 /// The id of a watch on its stream. It is never used twice.
-type WatchId = i64;
+pub(crate) type WatchId = i64;
 
 /// Whose watch it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +126,8 @@ enum Subject {
     Session,
     /// The waiting claim of this number.
     Claim(u64),
+    /// The granted claim of this number, which is listened for.
+    Listened(u64),
 }
 
 struct Listener {
@@ -111,6 +136,8 @@ struct Listener {
     orders: mpsc::UnboundedReceiver<Order>,
     /// By the number of the claim: the claim, and its watch while it has one.
     waiters: HashMap<u64, (Waiter, Option<WatchId>)>,
+    /// Empty while there is no stream.
+    listening: Listening,
     watches: HashMap<WatchId, Subject>,
     /// Whether the session was seen to stand since its watch began.
     stands: bool,
@@ -125,6 +152,8 @@ struct Listener {
 
 enum Message {
     Watch(WatchId, Vec<u8>),
+    /// Of the claims whose keys begin so.
+    WatchArrivals(WatchId, String),
     Cancel(WatchId),
 }
 
@@ -132,6 +161,7 @@ enum Message {
 enum Looked {
     Session(WatchId, Result<bool, StoreError>),
     Ahead(WatchId, Result<bool, StoreError>),
+    Behind(WatchId, Result<bool, StoreError>),
     Claim(u64, Result<State, StoreError>),
 }
 
@@ -150,6 +180,7 @@ struct Over;
 impl Listener {
     fn new(claims: Arc<Claims>, mailbox: Mailbox, orders: mpsc::UnboundedReceiver<Order>) -> Self {
         Self {
+            listening: Listening::new(Arc::clone(&claims), mailbox.clone()),
             claims,
             mailbox,
             orders,
@@ -171,8 +202,23 @@ impl Listener {
                 Err(fault) => tracing::debug!(%fault, "the watches broke; watching again"),
             }
             self.looks.clear();
-            tokio::time::sleep(pause).await;
+            self.listening.all_unknown();
+            self.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Orders are heard meanwhile: who asks to be told of others shall not wait for a stream.
+    async fn sleep(&mut self, pause: Duration) {
+        let mut slept = std::pin::pin!(tokio::time::sleep(pause));
+        loop {
+            tokio::select! {
+                () = &mut slept => return,
+                Some(order) = self.orders.recv() => {
+                    self.obey(order);
+                    self.listening.all_unknown();
+                }
+            }
         }
     }
 
@@ -242,7 +288,23 @@ impl Listener {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Forget(claim) => self.forget(claim),
+            Order::Arrived(claim) => self.waits_no_more(claim),
+            Order::Forget(claim) => {
+                self.waits_no_more(claim);
+                let watch = self.listening.forget(claim);
+                self.unwatch(watch);
+            }
+            // Who asked has given up, and does not ask again.
+            Order::Listen(listened) if listened.asker.is_closed() => {}
+            Order::Listen(listened) => {
+                let claim = listened.claim.id.number;
+                let before = self.listening.forget(claim);
+                self.unwatch(before);
+                let watch = self.new_watch(Subject::Listened(claim));
+                let lock = self.claims.lock_key(&listened.claim.name);
+                self.outbox.push_back(Message::WatchArrivals(watch, lock));
+                self.listening.add(*listened, watch);
+            }
             Order::WatchOver(waiter) => {
                 let claim = waiter.claim.id.number;
                 match self.waiters.get_mut(&claim) {
@@ -251,7 +313,7 @@ impl Listener {
                         known.ahead.sole |= waiter.ahead.sole;
                     }
                     _ => {
-                        self.forget(claim);
+                        self.waits_no_more(claim);
                         self.waiters.insert(claim, (*waiter, None));
                         self.watch(claim);
                     }
@@ -276,14 +338,14 @@ impl Listener {
         }
     }
 
-    fn forget(&mut self, claim: u64) {
-        if let Some((_, Some(watch))) = self.waiters.remove(&claim) {
+    fn waits_no_more(&mut self, claim: u64) {
+        if let Some((_, watch)) = self.waiters.remove(&claim) {
             self.unwatch(watch);
         }
     }
 
-    fn unwatch(&mut self, watch: WatchId) {
-        if self.watches.remove(&watch).is_some() {
+    fn unwatch(&mut self, watch: Option<WatchId>) {
+        if let Some(watch) = watch.filter(|watch| self.watches.remove(watch).is_some()) {
             self.outbox.push_back(Message::Cancel(watch));
         }
     }
@@ -311,6 +373,12 @@ impl Listener {
                     self.watch(claim);
                     Ok(None)
                 }
+                Some(Subject::Listened(claim)) => {
+                    let claim = *claim;
+                    self.watches.remove(&id);
+                    self.listening.unknown(claim);
+                    Ok(None)
+                }
             };
         }
         let Some(subject) = self.watches.get(&id).copied() else {
@@ -320,10 +388,13 @@ impl Listener {
             self.look_once(id, subject);
         }
         let mut events = response.events().iter();
-        if !events.any(|event| event.event_type() == EventType::Delete) {
-            return Ok(None);
-        }
         match subject {
+            Subject::Listened(claim) => {
+                let watch = self.listening.hear(claim, response.events());
+                self.unwatch(watch);
+                Ok(None)
+            }
+            _ if !events.any(|event| event.event_type() == EventType::Delete) => Ok(None),
             Subject::Session => {
                 self.mailbox.lost(LossReason::Revoked);
                 Ok(Some(Over))
@@ -352,6 +423,12 @@ impl Listener {
                     async move { Looked::Ahead(id, patient(patience, claims.is_there(key)).await) },
                 )
             }
+            Subject::Listened(claim) => {
+                let Some(look) = self.listening.look(claim) else {
+                    return;
+                };
+                Box::pin(async move { Looked::Behind(id, patient(patience, look).await) })
+            }
         };
         self.looks.push(look);
     }
@@ -364,6 +441,16 @@ impl Listener {
             Looked::Ahead(watch, Err(fault)) => {
                 if let Some(Subject::Claim(claim)) = self.watches.get(&watch) {
                     return Ok(self.unsure(*claim, &fault));
+                }
+            }
+            Looked::Behind(_, Err(fault)) if fault.kind() == StoreErrorKind::Lapsed => {
+                self.mailbox.lost(LossReason::Revoked);
+                return Ok(Some(Over));
+            }
+            Looked::Behind(watch, found) => {
+                if let Some(Subject::Listened(claim)) = self.watches.get(&watch) {
+                    let watch = self.listening.looked(*claim, found);
+                    self.unwatch(watch);
                 }
             }
             Looked::Claim(claim, Ok(state)) => self.found(claim, state),
@@ -388,7 +475,7 @@ impl Listener {
         let Some(Subject::Claim(claim)) = self.watches.get(&watch).copied() else {
             return;
         };
-        self.unwatch(watch);
+        self.unwatch(Some(watch));
         let Some((waiter, watch)) = self.waiters.get_mut(&claim) else {
             return;
         };
@@ -411,7 +498,7 @@ impl Listener {
         if let Some((waiter, _)) = self.waiters.get(&claim) {
             self.mailbox.granted(waiter.claim.id, waiter.place.token);
         }
-        self.forget(claim);
+        self.waits_no_more(claim);
     }
 
     /// What a look at a waiting claim found, after the claim ahead of it had gone.
@@ -428,7 +515,7 @@ impl Listener {
             }
             State::Absent => {
                 self.mailbox.changed(waiter.claim.id);
-                self.forget(claim);
+                self.waits_no_more(claim);
             }
         }
     }
@@ -443,7 +530,7 @@ impl Listener {
         if let Some((waiter, _)) = self.waiters.get(&claim) {
             self.mailbox.changed(waiter.claim.id);
         }
-        self.forget(claim);
+        self.waits_no_more(claim);
         None
     }
 }
@@ -464,6 +551,10 @@ async fn send(
                 false => options(*id),
             };
             requests.watch(key.clone(), Some(options)).await
+        }
+        Some(Message::WatchArrivals(id, lock)) => {
+            let options = arrivals(options(*id));
+            requests.watch(lock.clone(), Some(options)).await
         }
         Some(Message::Cancel(id)) => requests.cancel(*id).await,
     };

@@ -123,6 +123,33 @@ fn a_failed_look_at_the_session_breaks_the_stream() {
     }
 }
 
+/// FAIR: nothing is passed on where a look at who waits has failed; and one for an earlier watch says nothing.
+#[test]
+fn a_failed_look_behind_a_claim_counts_as_contended() {
+    let unknown = || Err(StoreError::unavailable("no answer"));
+    let mut scene = Scene::new(SESSION + 1);
+    let (asker, mut answer) = oneshot::channel();
+    let listened = Listened {
+        claim: claim(SESSION, 8),
+        ticket: 3,
+        asker,
+    };
+    scene.listener.obey(Order::Listen(Box::new(listened)));
+    let watch = scene.listener.last_watch;
+    let earlier = Looked::Behind(watch - 1, unknown());
+    assert!(scene.listener.looked(earlier).is_ok());
+    assert_eq!(scene.pushed(), None);
+    let looked = Looked::Behind(watch, unknown());
+    assert!(scene.listener.looked(looked).is_ok());
+    assert_eq!(scene.pushed(), Some(Push::Contended(claim(SESSION, 8).id)));
+    assert!(answer.try_recv().is_err(), "it is not known");
+    let last = scene.listener.outbox.back();
+    assert!(matches!(last, Some(Message::Cancel(id)) if *id == watch));
+    let over = Looked::Behind(watch, Err(StoreError::lapsed()));
+    assert!(matches!(scene.listener.looked(over), Ok(Some(Over))));
+    assert_eq!(scene.pushed(), Some(Push::Lost(LossReason::Revoked)));
+}
+
 /// LIVE-A, ATOM-B: a look that is making the connection when the stream breaks keeps nobody from it, although
 /// it is polled no more.
 #[tokio::test]

@@ -12,6 +12,7 @@ use dlock_core::{
 
 use crate::backend::Store;
 use crate::claims::{Claims, State};
+use crate::keys::conflicting;
 use crate::link::Link;
 use crate::pushes::{Pushes, Waiter};
 
@@ -68,7 +69,7 @@ impl EtcdSession {
     fn outcome(&self, claim: &Claim, state: State) -> Outcome {
         match state {
             State::Granted(place) => {
-                self.pushes.forget(claim.id.number);
+                self.pushes.arrived(claim.id.number);
                 Outcome::Granted { token: place.token }
             }
             State::Waiting(place, ahead) => {
@@ -117,6 +118,16 @@ impl Session for EtcdSession {
     async fn status(&self, claim: &Claim) -> Result<Outcome, StoreError> {
         let state = self.claims.look(claim).await?;
         Ok(self.outcome(claim, state))
+    }
+
+    async fn listen(&self, claim: &Claim) -> Result<(), StoreError> {
+        if conflicting(claim.mode).next().is_none() {
+            return Ok(());
+        }
+        let ticket = self.claims.ticket(claim);
+        let unknown = || StoreError::refused(format!("{} is not known to be granted", claim.name));
+        let ticket = ticket.ok_or_else(unknown)?;
+        self.pushes.listen(claim.clone(), ticket).await
     }
 
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {

@@ -17,6 +17,10 @@ use crate::connect::{gets, only};
 use crate::keys::{Layout, conflicting};
 use crate::record::Record;
 
+/// How many claims behind one are read, at most, in each mode. Among so many there is one of another session,
+/// but for programs that ask for many claims on one lock from one session.
+const MOST_BEHIND: i64 = 64;
+
 /// What the transactions of one session have in common.
 #[derive(Debug)]
 pub(crate) struct Txns {
@@ -204,6 +208,43 @@ impl Txns {
         let seen = |range: &GetResponse| i64::try_from(range.kvs().len()).unwrap_or(i64::MAX);
         let ahead = ahead(ranges, seen);
         (session == Some(self.opened), claim == Some(ticket), ahead)
+    }
+
+    /// Reads whether the session is there, and the claims behind the one with this ticket that conflict
+    /// with it.
+    pub(crate) fn behind(&self, claim: &Claim, ticket: i64) -> Txn {
+        let session = self.layout.session(self.session);
+        let keys_only = GetOptions::new().with_keys_only();
+        let mut reads = vec![TxnOp::get(session, Some(keys_only))];
+        let range = |mode: Mode| {
+            let options = GetOptions::new()
+                .with_prefix()
+                .with_keys_only()
+                .with_min_create_revision(ticket + 1)
+                .with_limit(MOST_BEHIND);
+            TxnOp::get(self.layout.mode(&claim.name, mode), Some(options))
+        };
+        reads.extend(conflicting(claim.mode).map(range));
+        Txn::new().and_then(reads)
+    }
+
+    /// Reads the answer to that: whether the session stands, and whether any of them is another session's.
+    pub(crate) fn seen_behind(&self, claim: &Claim, answer: &TxnResponse) -> (bool, bool) {
+        let answers = gets(&answer.op_responses());
+        let session = answers.first().and_then(only);
+        let stands = session.is_some_and(|key| key.create_revision() == self.opened);
+        let mut ranges = answers.iter().skip(1);
+        let is_contended = ranges.any(|range| {
+            // If they are all its own, it is not known what the rest is.
+            range.more() || (range.kvs().iter()).any(|key| self.is_rival(claim, key.key()))
+        });
+        (stands, is_contended)
+    }
+
+    /// Whether this is the key of a claim of another session that conflicts with this one.
+    pub(crate) fn is_rival(&self, claim: &Claim, key: &[u8]) -> bool {
+        let mut modes = conflicting(claim.mode).map(|mode| self.layout.mode(&claim.name, mode));
+        modes.any(|mode| key.starts_with(mode.as_bytes())) && !self.is_own(key)
     }
 
     /// Reads whether the session's key is there, and whether this one is.
