@@ -43,6 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
             "Two clients that take turns hand the lock over about as fast as one takes and releases it",
             prompt_hand_over,
         )
+        .not_kept()
         .pace(Pace::Timed),
     ]
 }
