@@ -124,9 +124,16 @@ async fn slow_after_a_cut(scene: Scene) -> Verdict {
     scene.set(holder.link(), "holder", Condition::Refused)?;
     // Long enough to cut every connection, and to refuse those that are made at once in their place.
     tokio::time::sleep(Duration::from_millis(200)).await;
+    let servers = scene.target().nodes().map_or(1, |nodes| nodes.count());
+    let from_store = match servers {
+        // More than half of an attempt, so that connecting and asking does not fit into one.
+        1 => holder.ttl().mul_f64(0.17),
+        // A client that has a choice gives each server less time to connect.
+        _ => holder.ttl().mul_f64(0.06),
+    };
     let slow = Condition::Slow {
         to_store: Duration::ZERO,
-        from_store: holder.ttl().mul_f64(0.17),
+        from_store,
     };
     scene.set(holder.link(), "holder", slow)?;
     // Past the lease that stood when the network broke, and into those that came after it.
