@@ -7,7 +7,7 @@ use dlock_core::{Fence, Mode};
 use super::fair::waiting;
 use super::nodes::with_harm;
 use crate::case::{Case, Pace};
-use crate::scene::{LIMIT, Scene, within};
+use crate::scene::{LIMIT, PROMPT, Scene, within};
 use crate::target::{Harm, Need};
 use crate::{Verdict, ensure};
 
@@ -121,7 +121,8 @@ async fn leader_goes_on(scene: Scene) -> Verdict {
         Ok(())
     };
     with_harm(&scene, &nodes, &[leader], Harm::Frozen, meanwhile).await?;
-    let reason = tokio::time::timeout(holder.ttl(), mine.lost()).await.ok();
+    // What it does wrong, it does at once.
+    let reason = tokio::time::timeout(PROMPT, mine.lost()).await.ok();
     scene
         .history()
         .note("holder", format!("after that: lost {reason:?}"));

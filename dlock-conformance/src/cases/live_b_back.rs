@@ -138,7 +138,7 @@ async fn slow_after_a_cut(scene: Scene) -> Verdict {
     scene.set(holder.link(), "holder", slow)?;
     // Past the lease that stood when the network broke, and into those that came after it.
     let mut watcher = watch(&held);
-    let lost = tokio::time::timeout(holder.ttl().mul_f64(1.5), &mut watcher).await;
+    let lost = tokio::time::timeout(holder.ttl().mul_f64(1.2), &mut watcher).await;
     ensure!(
         lost.is_err(),
         "lost on a network that is slow, but not too slow"
