@@ -437,8 +437,10 @@ impl Inner {
             Slot::Open(session) => Some(session.clone()),
             _ => None,
         };
-        for (holder, session) in snapshot.holders.iter_mut().zip(session.iter().cycle()) {
-            holder.kept = session.is_kept(name, holder.id);
+        if let Some(session) = session {
+            for holder in &mut snapshot.holders {
+                holder.kept = session.is_kept(name, holder.id);
+            }
         }
         Ok(snapshot)
     }

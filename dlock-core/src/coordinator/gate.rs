@@ -289,6 +289,9 @@ impl Gate {
         now: Moment,
     ) {
         self.on_its_way = None;
+        if matches!(operation, Operation::Listen(_)) {
+            return;
+        }
         let number = operation.claim().id.number;
         let Some(entry) = self.claims.get_mut(&number) else {
             return;
@@ -302,7 +305,6 @@ impl Gate {
         }
         match (operation, entry.stage) {
             (Operation::Withdraw(..), _) => self.withdrawn(number, result, now),
-            (Operation::Listen(_), Stage::Leaving) => {}
             // The caller left meanwhile. What was asked last still decides whether there is
             // anything to withdraw.
             (_, Stage::Leaving) => {
@@ -312,8 +314,8 @@ impl Gate {
                     self.remove(number);
                 }
             }
-            // A push was faster than the answer; or the store was asked to tell more.
-            (_, Stage::Granted) | (Operation::Listen(_), _) => {}
+            // A push was faster than the answer.
+            (_, Stage::Granted) => {}
             (_, Stage::Requested | Stage::Waiting) => match result {
                 Ok(outcome) => self.told(number, outcome, now, requested),
                 Err(error) => self.failed(number, error, now),

@@ -30,9 +30,9 @@ pub(super) struct Turn {
     pub(super) waiters: VecDeque<Waiter>,
     /// When the store said that another session waits behind the claim.
     contended_at: Option<Moment>,
-    news: News,
     /// The same for the guards.
     contended: Arc<AtomicBool>,
+    news: News,
 }
 
 /// Whether it would be known that another session waits.
@@ -94,8 +94,8 @@ impl Turn {
             stage: Stage::Unplaced,
             waiters: VecDeque::new(),
             contended_at: None,
-            news,
             contended: Arc::default(),
+            news,
         }
     }
 
@@ -262,6 +262,10 @@ impl Turn {
         let received = waiter.caller.send(Ok(Some(granted))).is_ok();
         if !received {
             self.take_back();
+            // Nobody has seen its token. Those who are gone do not use the tokens up.
+            if let Some(hold) = self.hold_mut() {
+                hold.given -= 1;
+            }
         }
         received
     }

@@ -79,6 +79,18 @@ fn a_claim_goes_back_when_its_tokens_are_used_up() {
     assert_eq!((asked, granted(&mut next)), ("request", (number, 0)));
 }
 
+/// FENCE, CANCEL: those who have gone use up no tokens, however many they are.
+#[test]
+fn those_who_have_gone_use_up_no_tokens() {
+    let (mut one, turn) = held(TOGETHER);
+    for number in 2..2000 {
+        lock(&mut one, number).reply = None;
+    }
+    let mut next = lock(&mut one, 2000);
+    assert!(one.release(turn, SOON).is_none());
+    assert_eq!(granted(&mut next), (turn, 1));
+}
+
 /// FAIR: whoever came before another session waited is served before it, and whoever came later has a
 /// place in the store behind it.
 #[test]
