@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::contestants::{Contestant, Role};
 use crate::counters::Meter;
+use crate::crowd::Kind;
 use crate::fault::{Context, Fault, Verdict};
 use crate::peers::redis_py;
 use crate::plan::Plan;
@@ -103,6 +104,19 @@ impl Bench {
                 .miss(&everywhere, redis_py::CONTESTANT.name, &fault);
             self.contestants.retain(Contestant::is_here);
         }
+    }
+
+    /// Whether contestants of this kind can reach the store; if not, the sheet says so.
+    pub(crate) fn reaches(&mut self, point: &Point, kind: Kind) -> bool {
+        let reaches = kind != Kind::Processes || self.place.store.has_network();
+        if !reaches {
+            self.cannot(
+                point,
+                "all",
+                "other processes cannot reach this process's memory",
+            );
+        }
+        reaches
     }
 
     /// That this cannot be done on this store.

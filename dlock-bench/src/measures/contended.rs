@@ -21,12 +21,7 @@ pub(super) async fn run(bench: &mut Bench) {
                 "contenders",
                 *count,
             );
-            if kind == Kind::Processes && !bench.place.store.has_network() {
-                bench.cannot(
-                    &point,
-                    "all",
-                    "other processes cannot reach this process's memory",
-                );
+            if !bench.reaches(&point, kind) {
                 continue;
             }
             for who in bench.in_turn() {

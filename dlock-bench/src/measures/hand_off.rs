@@ -25,12 +25,7 @@ pub(super) async fn run(bench: &mut Bench) {
         for (kind, between) in [(Kind::Clients, "clients"), (Kind::Processes, "processes")] {
             let setting = format!("{state}, between {between}");
             let point = Point::new(Measure::HandOff.name(), &setting, "", 0);
-            if kind == Kind::Processes && !bench.place.store.has_network() {
-                bench.cannot(
-                    &point,
-                    "all",
-                    "other processes cannot reach this process's memory",
-                );
+            if !bench.reaches(&point, kind) {
                 continue;
             }
             between_two(bench, &point, kind, hold, time).await;
