@@ -240,7 +240,7 @@ pub enum Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push {
     /// The claim is granted, and that is committed. Counts as a grant while the session's deadline
-    /// stands.
+    /// stands. It may be told more than once, and after the claim was withdrawn.
     Granted(ClaimId, FencingToken),
     /// Somebody in another session waits behind this granted claim in a mode that conflicts. The process
     /// does not pass it on to tasks that ask later, and gives it back if it only keeps it.

@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::sync::{Mutex, MutexGuard};
 use crate::url::StoreUrl;
 use crate::{
-    Backend, Capabilities, Clock, ConfigError, Error, LockName, LockSnapshot, Mode, Owner,
+    Backend, Capabilities, Clock, ConfigError, Error, LockName, LockSnapshot, Mode, Moment, Owner,
     StoreError, SystemClock, Ttl, attempt,
 };
 
@@ -58,6 +58,8 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     backend: Arc<dyn Backend>,
+    /// Those that the store grants. Asked for once: its capabilities are made anew each time.
+    pub(crate) modes: &'static [Mode],
     options: ClientOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) owner: Owner,
@@ -231,7 +233,11 @@ impl ClientBuilder {
     /// than a second, [`Error::Store`] when the store
     /// cannot be reached or refuses.
     pub async fn connect(self) -> Result<Client, Error> {
-        let least = self.backend.capabilities().min_ttl;
+        let Capabilities {
+            min_ttl: least,
+            modes,
+            ..
+        } = self.backend.capabilities();
         if self.options.ttl.get() < least {
             return Err(Error::Config(ConfigError::new(
                 "option ttl",
@@ -248,6 +254,7 @@ impl ClientBuilder {
             inner: Arc::new(Inner {
                 owner: Owner::this_process().labelled(self.options.label.clone()),
                 backend: self.backend,
+                modes,
                 options: self.options,
                 clock: self.clock,
                 session: Mutex::new(Slot::Empty),
@@ -360,8 +367,12 @@ impl Inner {
         self.backend.kind()
     }
 
-    pub(crate) fn granted_modes(&self) -> &'static [Mode] {
-        self.backend.capabilities().modes
+    /// The session for a new request at this moment, if there is one that stands.
+    pub(crate) fn standing(&self, now: Moment) -> Option<Session> {
+        match &*self.slot() {
+            Slot::Open(session) if session.lease().ended_at(now).is_none() => Some(session.clone()),
+            _ => None,
+        }
     }
 
     /// The session for a new request: the one that stands, or another one.

@@ -21,6 +21,11 @@ impl Moment {
         Self(time)
     }
 
+    /// The time since the clock's zero in nanoseconds, where it has to be one number.
+    pub(crate) fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// How long `earlier` was ago at this moment; zero if it is yet to come.
     #[must_use]
     pub fn since(self, earlier: Moment) -> Duration {

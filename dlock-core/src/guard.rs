@@ -1,12 +1,11 @@
 //! A guard: a lock that is held, until it is released, dropped or lost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{Instrument, debug_span};
 
 use crate::session::Held;
-use crate::{Clock, Error, FencingToken, LockLost, LockName, LossReason, Mode, Moment, metrics};
+use crate::{Error, FencingToken, LockLost, LockName, LossReason, Mode, metrics};
 
 /// A lock that is held. Dropping it releases it in the background; [`release`](Guard::release) waits
 /// until the store has confirmed it.
@@ -23,24 +22,14 @@ pub struct Guard {
     held: Held,
     mode: Mode,
     backend: &'static str,
-    clock: Arc<dyn Clock>,
-    granted: Moment,
 }
 
 impl Guard {
-    pub(crate) fn new(
-        held: Held,
-        mode: Mode,
-        backend: &'static str,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let granted = clock.now();
+    pub(crate) fn new(held: Held, mode: Mode, backend: &'static str) -> Self {
         Self {
             held,
             mode,
             backend,
-            clock,
-            granted,
         }
     }
 
@@ -120,22 +109,20 @@ impl Guard {
     /// # Cancel safety
     ///
     /// Once polled, the release goes on in the background.
-    pub async fn release(self) -> Result<(), Error> {
-        let name = self.name().clone();
-        let (backend, lock, mode, token) = (self.backend, &name, self.mode, self.token());
+    pub async fn release(mut self) -> Result<(), Error> {
+        let (backend, lock, mode, token) = (self.backend, self.name(), self.mode, self.token());
         let span = debug_span!("release", backend, %lock, %mode, token = token.get());
         let released = self.held.left().instrument(span).await;
-        released.map_err(|reason| Error::Lost(LockLost { name, reason }))
+        released.map_err(|reason| {
+            let name = self.name().clone();
+            Error::Lost(LockLost { name, reason })
+        })
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        metrics::held(
-            self.backend,
-            self.mode,
-            self.clock.now().since(self.granted),
-        );
+        metrics::held(self.backend, self.mode, || self.held.time());
         // After a release that was awaited this finds nothing to do.
         self.held.leave();
     }

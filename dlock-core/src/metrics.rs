@@ -19,7 +19,13 @@ pub(crate) enum Acquired {
     Failed,
 }
 
-pub(crate) fn acquired(backend: &'static str, mode: Mode, outcome: Acquired, took: Duration) {
+/// `took` reads a clock: it is asked only where somebody counts.
+pub(crate) fn acquired(
+    backend: &'static str,
+    mode: Mode,
+    outcome: Acquired,
+    took: impl FnOnce() -> Duration,
+) {
     #[cfg(feature = "metrics")]
     {
         let outcome = match outcome {
@@ -34,14 +40,15 @@ pub(crate) fn acquired(backend: &'static str, mode: Mode, outcome: Acquired, too
             ("outcome", outcome),
         ];
         ::metrics::counter!("dlock_acquires_total", &labels).increment(1);
-        ::metrics::histogram!("dlock_acquire_seconds", &labels).record(took);
+        ::metrics::histogram!("dlock_acquire_seconds", &labels).record(took());
     }
 }
 
-pub(crate) fn held(backend: &'static str, mode: Mode, time: Duration) {
+/// `time` reads a clock: it is asked only where somebody counts.
+pub(crate) fn held(backend: &'static str, mode: Mode, time: impl FnOnce() -> Duration) {
     #[cfg(feature = "metrics")]
     ::metrics::histogram!("dlock_held_seconds", "backend" => backend, "mode" => mode.code())
-        .record(time);
+        .record(time());
 }
 
 pub(crate) fn renewed(backend: &'static str, ok: bool) {

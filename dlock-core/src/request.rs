@@ -4,14 +4,14 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use tracing::{Instrument, debug_span};
 
 use crate::client::Inner;
 use crate::coordinator::Failure;
 use crate::metrics::{self, Acquired};
-use crate::session::Settled;
+use crate::session::{Asked, Held, Session, Settled};
 use crate::{
     ClaimId, Error, Guard, InvalidName, LockLost, LockName, LockSnapshot, LossReason, Mode, Moment,
     TimedOut, Wait,
@@ -121,7 +121,7 @@ impl<'a> Request<'a> {
     async fn acquire(self, wait: Wait) -> Result<Option<Guard>, Error> {
         let name = self.name?;
         let client = self.client;
-        let granted = client.granted_modes();
+        let granted = client.modes;
         if !granted.contains(&self.mode) {
             let (backend, mode) = (client.kind(), self.mode);
             return Err(Error::UnsupportedMode {
@@ -131,20 +131,34 @@ impl<'a> Request<'a> {
                 granted,
             });
         }
-        let asked = Asked {
+        let asking = Asking {
             client,
             name: &name,
             mode: self.mode,
+            label: self.label.as_deref(),
+            wait,
             started: client.clock.now(),
             timeout: self.timeout,
         };
         let span = debug_span!(
             "acquire", backend = client.kind(), lock = %name, mode = %self.mode, token = tracing::field::Empty
         );
-        let result = asked
-            .settle(self.label, wait)
-            .instrument(span.clone())
-            .await;
+        let mut begun = span.in_scope(|| asking.begin());
+        // Who waits for as long as it takes needs no timer, and no look at the holders.
+        if asking.timeout.is_none()
+            && let Some(Asked::Pending(pending)) = &mut begun
+        {
+            let settled = pending.settled().instrument(span.clone()).await;
+            begun = Some(Asked::Settled(settled));
+        }
+        let result = match begun {
+            Some(Asked::Settled(Settled::Granted(held))) => Ok(Some(asking.guard(held))),
+            // All that is rarer, in a box of its own: the others do not make room for it.
+            begun => {
+                let settled = Box::pin(asking.settle(begun));
+                settled.instrument(span.clone()).await
+            }
+        };
         let outcome = match &result {
             Ok(Some(guard)) => {
                 span.record("token", guard.token().get());
@@ -154,28 +168,52 @@ impl<'a> Request<'a> {
             Err(Error::Timeout(_)) => Acquired::Timeout,
             Err(_) => Acquired::Failed,
         };
-        metrics::acquired(client.kind(), self.mode, outcome, asked.waited());
+        metrics::acquired(client.kind(), self.mode, outcome, || asking.waited());
         result
     }
 }
 
 /// A request on its way.
-struct Asked<'a> {
+struct Asking<'a> {
     client: &'a Arc<Inner>,
     name: &'a LockName,
     mode: Mode,
+    label: Option<&'a str>,
+    wait: Wait,
     started: Moment,
     timeout: Option<Duration>,
 }
 
-impl Asked<'_> {
-    async fn settle(&self, label: Option<String>, wait: Wait) -> Result<Option<Guard>, Error> {
-        let label = label.as_deref();
-        let first = self.attempt(label, wait).await?;
+impl Asking<'_> {
+    /// Asks in the session that stands, if one does.
+    fn begin(&self) -> Option<Asked> {
+        let session = self.client.standing(self.started)?;
+        Some(self.ask(session, self.started))
+    }
+
+    /// Asks in this session, which stood at that moment.
+    fn ask(&self, session: Session, now: Moment) -> Asked {
+        let owner = || match self.label {
+            Some(label) => self.client.owner.clone().labelled(label),
+            None => self.client.owner.clone(),
+        };
+        session.request(self.name, self.mode, self.wait, owner, now)
+    }
+
+    fn guard(&self, held: Held) -> Guard {
+        Guard::new(held, self.mode, self.client.kind())
+    }
+
+    /// What comes of what was begun, or of a request in another session.
+    async fn settle(&self, begun: Option<Asked>) -> Result<Option<Guard>, Error> {
+        let first = match begun {
+            Some(asked) => self.end(asked).await?,
+            None => Box::pin(self.ask_in_another()).await?,
+        };
         let last = match first {
             // The session turned out to be over: once more, in another one.
             Ended::NeverPlaced(reason) if reason != LossReason::Closed => {
-                self.attempt(label, wait).await?
+                Box::pin(self.ask_in_another()).await?
             }
             first => first,
         };
@@ -189,38 +227,39 @@ impl Asked<'_> {
         }
     }
 
-    /// Asks in the session that stands now.
-    async fn attempt(&self, label: Option<&str>, wait: Wait) -> Result<Ended, Error> {
+    /// Asks in a session that has to be opened first.
+    async fn ask_in_another(&self) -> Result<Ended, Error> {
         let opening = self.client.session("open a session", Some(self.name));
-        let session = match self.in_time(opening).await {
-            Some(session) => session?,
-            None => return Err(self.timed_out(self.waited(), None, None)),
+        match self.in_time(opening).await {
+            Some(session) => self.end(self.ask(session?, self.client.clock.now())).await,
+            None => Err(self.timed_out(self.waited(), None, None)),
+        }
+    }
+
+    /// What comes of a request in one session.
+    async fn end(&self, asked: Asked) -> Result<Ended, Error> {
+        let settled = match asked {
+            Asked::Settled(settled) => settled,
+            Asked::Pending(mut pending) => match self.in_time(pending.settled()).await {
+                Some(settled) => settled,
+                None => {
+                    let (waited, mine) = (self.waited(), pending.claim_id());
+                    drop(pending);
+                    let seen = Box::pin(self.look()).await;
+                    return Err(self.timed_out(waited, mine, seen));
+                }
+            },
         };
-        let owner = || match label {
-            Some(label) => self.client.owner.clone().labelled(label),
-            None => self.client.owner.clone(),
-        };
-        let mut pending = session.request(self.name, self.mode, wait, owner);
-        // Outlives the session's handle only as a part of `pending` and of the guard.
-        drop(session);
-        match self.in_time(pending.settled()).await {
-            Some(Settled::Granted(held)) => {
-                let (backend, clock) = (self.client.kind(), self.client.clock.clone());
-                Ok(Ended::Granted(Guard::new(held, self.mode, backend, clock)))
-            }
-            Some(Settled::Taken) => Ok(Ended::Taken),
-            Some(Settled::Failed(Failure::NeverPlaced(reason))) => Ok(Ended::NeverPlaced(reason)),
-            Some(Settled::Failed(Failure::Lost(reason))) => Err(Error::Lost(LockLost {
+        match settled {
+            Settled::Granted(held) => Ok(Ended::Granted(self.guard(held))),
+            Settled::Taken => Ok(Ended::Taken),
+            Settled::Failed(Failure::NeverPlaced(reason)) => Ok(Ended::NeverPlaced(reason)),
+            Settled::Failed(Failure::Lost(reason)) => Err(Error::Lost(LockLost {
                 name: self.name.clone(),
                 reason,
             })),
-            Some(Settled::Failed(Failure::Store(error))) => {
+            Settled::Failed(Failure::Store(error)) => {
                 Err(self.client.failed("acquire", Some(self.name), error))
-            }
-            None => {
-                let (waited, mine) = (self.waited(), pending.claim_id());
-                drop(pending);
-                Err(self.timed_out(waited, mine, self.look().await))
             }
         }
     }
@@ -282,13 +321,11 @@ impl<'a> IntoFuture for Request<'a> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        async move {
-            match self.acquire(Wait::InTurn).await? {
-                Some(guard) => Ok(guard),
-                None => unreachable!("the coordinator says 'taken' only to those who may not wait"),
-            }
-        }
-        .boxed()
+        let guard = |granted: Option<Guard>| match granted {
+            Some(guard) => guard,
+            None => unreachable!("the coordinator says 'taken' only to those who may not wait"),
+        };
+        self.acquire(Wait::InTurn).map_ok(guard).boxed()
     }
 }
 

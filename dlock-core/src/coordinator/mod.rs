@@ -94,7 +94,7 @@ pub(crate) struct Coordinator {
     /// Claims that have gone, for the same.
     gone: Vec<Number>,
     numbers: Arc<AtomicU64>,
-    /// When the session's task will look here again, as it was last told.
+    /// When the session's task will look here again, as it knows or is about to be told.
     alarm: Option<Moment>,
     /// Whether the session's task has something to do that it does not know of.
     stirred: bool,
@@ -304,7 +304,10 @@ impl Coordinator {
         let may_stay = !turn.is_contended() && turn.may_be_passed_on(now);
         if !keep.is_zero() && may_stay && !self.turns.iter().any(waits) {
             let until = self.turns[index].keep(now, keep)?;
-            self.stirred |= self.alarm.is_none_or(|alarm| alarm > until);
+            if self.alarm.is_none_or(|alarm| alarm > until) {
+                self.stirred = true;
+                self.alarm = Some(until);
+            }
             self.ask_for_news(mode, now);
             return None;
         }

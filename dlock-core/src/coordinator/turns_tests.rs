@@ -324,6 +324,17 @@ fn the_end_of_a_kept_claim_is_announced_once() {
     }
 }
 
+#[test]
+fn the_end_of_a_kept_claim_is_announced_again_after_a_look_that_found_it_in_use() {
+    let (mut one, turn) = held(KEEPING);
+    one.release(turn, NOW);
+    granted(&mut lock(&mut one, 2));
+    assert!(matches!(one.next(NOW), Next::Nothing));
+    one.take_stirred();
+    one.release(turn, SOON);
+    assert!(one.take_stirred(), "nobody would see to its end");
+}
+
 /// FAIR: a claim that nobody uses stands in nobody's way.
 #[test]
 fn a_kept_claim_goes_back_when_somebody_else_needs_the_lock() {

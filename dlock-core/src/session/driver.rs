@@ -50,6 +50,15 @@ struct Closing {
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
+/// What the task waits for.
+enum Event {
+    Done(Done),
+    Push(Option<Push>),
+    Command(Option<Command>),
+    /// The time has come to look at what is due.
+    Alarm,
+}
+
 /// Something the store has answered, or that took too long.
 enum Done {
     Renewed {
@@ -92,39 +101,52 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let clock = self.shared.clock.clone();
         let mut pushes_end = false;
+        let mut now = clock.now();
+        let mut alarm = self.next_wake(now);
+        let mut sleep = clock.sleep_until(alarm);
         loop {
-            if let Some(reason) = self.shared.lease.ended() {
+            if let Some(reason) = self.shared.lease.ended_at(now) {
                 return self.end_lost(reason).await;
             }
-            let now = clock.now();
             if let Some(closing) = &self.closing
                 && (now >= closing.until || self.shared.registry.is_drained())
             {
                 return self.end_closed().await;
             }
             self.start_what_is_due(now);
-            let wake = self.next_wake();
-            tokio::select! {
-                Some(done) = self.running.next() => self.finish(done),
-                push = self.inbox.next(), if !pushes_end => match push {
-                    Some(push) => self.hear(push),
-                    None => pushes_end = true,
-                },
-                command = self.commands.recv() => match command {
-                    Some(Command::Work(name)) => self.advance(&name),
-                    Some(Command::Close { limit, done }) => {
-                        self.closing = Some(Closing { until: clock.now() + limit, done });
-                    }
-                    // Every guard and the client are gone.
-                    None => return self.end_abandoned().await,
-                },
-                () = clock.sleep_until(wake) => {}
+            let wake = self.next_wake(now);
+            // A timer is dear, and most events do not bring anything forward: one that rings too early
+            // only makes the task look.
+            if wake < alarm || alarm <= now {
+                alarm = wake;
+                sleep = clock.sleep_until(alarm);
+            }
+            let event = tokio::select! {
+                Some(done) = self.running.next() => Event::Done(done),
+                push = self.inbox.next(), if !pushes_end => Event::Push(push),
+                command = self.commands.recv() => Event::Command(command),
+                () = &mut sleep => Event::Alarm,
+            };
+            now = clock.now();
+            match event {
+                Event::Done(done) => self.finish(done, now),
+                Event::Push(Some(push)) => self.hear(push, now),
+                Event::Push(None) => pushes_end = true,
+                Event::Command(Some(Command::Work(name))) => self.advance(&name, now),
+                Event::Command(Some(Command::Close { limit, done })) => {
+                    let until = now + limit;
+                    self.closing = Some(Closing { until, done });
+                }
+                // Every guard and the client are gone.
+                Event::Command(None) => return self.end_abandoned().await,
+                // It is to be set anew.
+                Event::Alarm => alarm = now,
             }
         }
     }
 
-    fn next_wake(&self) -> Moment {
-        let mut wake = self.shared.lease.next_look();
+    fn next_wake(&self, now: Moment) -> Moment {
+        let mut wake = self.shared.lease.next_look(now);
         if !self.renewal.under_way {
             wake = wake.min(self.renewal.due);
         }
@@ -143,7 +165,7 @@ impl Driver {
         }
         while self.alarms.first().is_some_and(|(alarm, _)| *alarm <= now) {
             if let Some((_, name)) = self.alarms.pop_first() {
-                self.advance(&name);
+                self.advance(&name, now);
             }
         }
     }
@@ -161,8 +183,7 @@ impl Driver {
     }
 
     /// Performs what the name's coordinator wants done now.
-    fn advance(&mut self, name: &LockName) {
-        let now = self.shared.clock.now();
+    fn advance(&mut self, name: &LockName, now: Moment) {
         match self
             .shared
             .registry
@@ -208,8 +229,7 @@ impl Driver {
         self.running.push(Box::pin(attempt.instrument(span)));
     }
 
-    fn finish(&mut self, done: Done) {
-        let now = self.shared.clock.now();
+    fn finish(&mut self, done: Done, now: Moment) {
         match done {
             Done::Renewed { sent, result } => {
                 self.renewal.under_way = false;
@@ -244,23 +264,23 @@ impl Driver {
                     self.shared.lease.lapsed();
                 }
                 // The output gate: past the deadline nobody is told of a grant (LIVE-B).
-                if self.shared.lease.ended().is_some() && !is_on(Mutant::NoOutputGate) {
+                if self.shared.lease.ended_at(now).is_some() && !is_on(Mutant::NoOutputGate) {
                     return;
                 }
                 let name = operation.claim().name.clone();
                 self.shared.registry.with(&name, |coordinator| {
                     coordinator.answered(&operation, result, now);
                 });
-                self.advance(&name);
+                self.advance(&name, now);
             }
         }
     }
 
-    fn hear(&mut self, push: Push) {
+    fn hear(&mut self, push: Push, now: Moment) {
         let claim = match push {
             Push::Lost(reason) => {
                 // After the deadline it is no news: the clock says why, and not who was heard first.
-                if self.shared.lease.ended().is_none() {
+                if self.shared.lease.ended_at(now).is_none() {
                     self.shared.lease.end(reason);
                 }
                 return;
@@ -268,20 +288,19 @@ impl Driver {
             Push::Granted(claim, _) | Push::Contended(claim) | Push::Changed(claim) => claim,
         };
         // The output gate, as for answers (LIVE-B).
-        if claim.session != self.shared.id || self.shared.lease.ended().is_some() {
+        if claim.session != self.shared.id || self.shared.lease.ended_at(now).is_some() {
             return;
         }
         let Some(name) = self.shared.registry.name_of(claim.number) else {
             return;
         };
-        let now = self.shared.clock.now();
         self.shared.registry.with(&name, |coordinator| match push {
             Push::Granted(_, token) => coordinator.push_granted(claim.number, token, now),
             Push::Contended(_) => coordinator.push_contended(claim.number, now),
             Push::Changed(_) => coordinator.push_changed(claim.number, now),
             Push::Lost(_) => {}
         });
-        self.advance(&name);
+        self.advance(&name, now);
     }
 
     /// The deadline has passed, or the store has ended the session. Everybody is told first; then

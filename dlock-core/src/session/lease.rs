@@ -9,13 +9,14 @@
 //! Whoever asks reads the clock: no I/O and no other task stands between the deadline and
 //! [`Lease::lost`].
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::mutants::{Mutant, is_on};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::{Clock, LossReason, Moment};
 
 /// How much earlier than the store the client counts a lease as over: a tenth of the TTL, at most a
@@ -42,17 +43,22 @@ fn look_every(ttl: Duration) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Lease {
     clock: Arc<dyn Clock>,
+    /// Until when it surely stands, in [nanoseconds](Moment::nanos) of the clock; zero once it has ended.
+    /// Every request and release asks for it, so it is read without a lock, and written under that of
+    /// the state.
+    deadline: AtomicU64,
     state: Mutex<State>,
-    /// Set once, when the lease ends.
-    ended: watch::Sender<Option<LossReason>>,
+    /// Wakes those who wait for the end.
+    told: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     ttl: Duration,
-    deadline: Moment,
     /// Whether a renewal has failed since the last one that was acknowledged.
     failing: bool,
+    /// Set once, when the lease ends.
+    ended: Option<LossReason>,
 }
 
 impl Lease {
@@ -60,13 +66,14 @@ impl Lease {
     pub(crate) fn new(clock: Arc<dyn Clock>, sent: Moment, ttl: Duration) -> Self {
         let state = State {
             ttl,
-            deadline: deadline(sent, ttl),
             failing: false,
+            ended: None,
         };
         Self {
             clock,
+            deadline: AtomicU64::new(deadline(sent, ttl).nanos()),
             state: Mutex::new(state),
-            ended: watch::channel(None).0,
+            told: Notify::new(),
         }
     }
 
@@ -81,9 +88,13 @@ impl Lease {
             return;
         }
         let mut state = self.state();
+        if state.ended.is_some() {
+            return;
+        }
         state.ttl = ttl;
         // Not the later of the two deadlines: the store may have granted less than before.
-        state.deadline = deadline(sent, ttl);
+        self.deadline
+            .store(deadline(sent, ttl).nanos(), Ordering::Release);
         state.failing = false;
     }
 
@@ -102,59 +113,75 @@ impl Lease {
 
     /// Ends the lease, unless it has ended before.
     pub(crate) fn end(&self, reason: LossReason) {
-        self.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            ended.get_or_insert(reason);
-            first
-        });
+        {
+            let mut state = self.state();
+            state.ended.get_or_insert(reason);
+            self.deadline.store(0, Ordering::Release);
+        }
+        self.told.notify_waiters();
     }
 
     /// Why the lease is over, or `None` while it stands. Reads the clock.
     pub(crate) fn ended(&self) -> Option<LossReason> {
-        if let Some(reason) = *self.ended.borrow() {
-            return Some(reason);
+        self.ended_at(self.clock.now())
+    }
+
+    /// The same for somebody who has just read the clock.
+    pub(crate) fn ended_at(&self, now: Moment) -> Option<LossReason> {
+        if now.nanos() < self.deadline.load(Ordering::Acquire) {
+            return None;
         }
         let reason = {
             let state = self.state();
-            if self.clock.now() < state.deadline {
+            if state.ended.is_some() {
+                return state.ended;
+            }
+            // A renewal may have been acknowledged since.
+            if now.nanos() < self.deadline.load(Ordering::Acquire) {
                 return None;
             }
-            if state.failing {
-                LossReason::StoreUnreachable
-            } else {
-                LossReason::Expired
+            match state.failing {
+                true => LossReason::StoreUnreachable,
+                false => LossReason::Expired,
             }
         };
         self.end(reason);
-        *self.ended.borrow()
+        self.state().ended
     }
 
     /// How long the lease surely stands without another renewal.
     pub(crate) fn remaining(&self) -> Duration {
-        match self.ended() {
+        let now = self.clock.now();
+        match self.ended_at(now) {
             Some(_) => Duration::ZERO,
-            None => self.state().deadline.since(self.clock.now()),
+            None => self.deadline().since(now),
         }
     }
 
-    /// The next moment at which the clock must be read.
-    pub(crate) fn next_look(&self) -> Moment {
-        let state = self.state();
-        state.deadline.min(self.clock.now() + look_every(state.ttl))
+    /// The next moment at which the clock must be read, after this one.
+    pub(crate) fn next_look(&self, now: Moment) -> Moment {
+        self.deadline().min(now + look_every(self.ttl()))
     }
 
     /// Returns when the lease is over.
     pub(crate) async fn lost(&self) -> LossReason {
-        let mut told = self.ended.subscribe();
         loop {
-            if let Some(reason) = self.ended() {
+            // Listen first and look then: an end between the two is not missed.
+            let told = self.told.notified();
+            let now = self.clock.now();
+            if let Some(reason) = self.ended_at(now) {
                 return reason;
             }
             tokio::select! {
-                _ = told.changed() => {}
-                () = self.clock.sleep_until(self.next_look()) => {}
+                () = told => {}
+                () = self.clock.sleep_until(self.next_look(now)) => {}
             }
         }
+    }
+
+    fn deadline(&self) -> Moment {
+        let nanos = self.deadline.load(Ordering::Acquire);
+        Moment::since_zero(Duration::from_nanos(nanos))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -17,13 +17,12 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use lease::Lease;
 
 use crate::coordinator::{
-    Backoff, Confirmation, Coordinator, Failure, Granted, Number, Reply, Rules,
+    Answer, Backoff, Confirmation, Coordinator, Failure, Granted, Number, Reply, Rules,
 };
 use crate::mutants::{Mutant, is_on};
-use crate::sync::AtomicBool;
 use crate::{
-    Backend, Claim, ClaimId, Clock, FencingToken, LockName, LossReason, Mailbox, Mode, Owner,
-    SessionId, SessionTerms, StoreError, StoreErrorKind, Wait, attempt,
+    Backend, Claim, ClaimId, Clock, FencingToken, LockName, LossReason, Mailbox, Mode, Moment,
+    Owner, SessionId, SessionTerms, StoreError, StoreErrorKind, Wait, attempt,
 };
 use driver::Driver;
 use registry::Registry;
@@ -68,7 +67,11 @@ struct Shared {
 /// A user's hold on a session: the client has one, and so has every guard and request. When the last
 /// one is gone, the task frees what is left and ends.
 #[derive(Clone, Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session(Arc<Handle>);
+
+/// What all users of a session share: each of them keeps one pointer.
+#[derive(Debug)]
+struct Handle {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedSender<Command>,
 }
@@ -148,51 +151,78 @@ impl Session {
             sent,
         );
         tokio::spawn(driver.run());
-        Ok(Self { shared, commands })
+        Ok(Self(Arc::new(Handle { shared, commands })))
     }
 
     pub(crate) fn lease(&self) -> &Lease {
-        &self.shared.lease
+        &self.shared().lease
     }
 
-    /// Asks for a lock. Dropping the answer gives the request up (CANCEL).
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// Asks for a lock at this moment.
     pub(crate) fn request(
-        &self,
+        self,
         name: &LockName,
         mode: Mode,
         wait: Wait,
         owner: impl FnOnce() -> Owner,
-    ) -> Pending {
-        let number = self.shared.registry.next_number();
+        now: Moment,
+    ) -> Asked {
+        let shared = self.shared();
+        let number = shared.registry.next_number();
         let claim = || Claim {
             id: ClaimId {
-                session: self.shared.id,
+                session: shared.id,
                 number,
             },
             name: name.clone(),
             mode,
             owner: owner(),
         };
-        let now = self.shared.clock.now();
         let reply = self.with(name, |coordinator| {
             coordinator.request((number, mode, wait), claim, now)
         });
         // Where the registry is closed, the session ended before it could take the request.
         let reply = reply.unwrap_or_else(|| {
-            let reason = self.lease().ended().unwrap_or(LossReason::Closed);
+            let reason = self.lease().ended_at(now).unwrap_or(LossReason::Closed);
             Reply::Now(Err(Failure::NeverPlaced(reason)))
         });
-        Pending {
-            session: self.clone(),
-            name: name.clone(),
-            number,
-            reply: Some(reply),
+        match reply {
+            Reply::Now(answer) => Asked::Settled(self.settled(name.clone(), answer, now)),
+            Reply::Later(answer) => Asked::Pending(Pending(Some(Unanswered {
+                session: self,
+                name: name.clone(),
+                number,
+                answer,
+            }))),
+        }
+    }
+
+    /// What the answer means at this moment.
+    fn settled(self, name: LockName, answer: Answer, now: Moment) -> Settled {
+        match (answer, self.lease().ended_at(now)) {
+            // Nothing is granted past the deadline, whatever the store said before it (LIVE-B).
+            (Ok(Some(_)), Some(reason)) if !is_on(Mutant::NoOutputGate) => {
+                Settled::Failed(Failure::Lost(reason))
+            }
+            (Ok(Some(granted)), _) => Settled::Granted(Held {
+                session: self,
+                name,
+                granted,
+                since: now,
+                is_left: false,
+            }),
+            (Ok(None), _) => Settled::Taken,
+            (Err(failure), _) => Settled::Failed(failure),
         }
     }
 
     /// Whether this claim is kept by the session, and nobody uses it.
     pub(crate) fn is_kept(&self, name: &LockName, claim: ClaimId) -> bool {
-        let mine = claim.session == self.shared.id;
+        let mine = claim.session == self.shared().id;
         let is_kept = |coordinator: &mut Coordinator| coordinator.is_kept(claim.number);
         mine && self.with(name, is_kept) == Some(true)
     }
@@ -200,10 +230,10 @@ impl Session {
     /// Lets the name's coordinator do something, and tells the session's task if there is something to
     /// do for it. `None` when the session is over, and all claims with it.
     fn with<T>(&self, name: &LockName, act: impl FnOnce(&mut Coordinator) -> T) -> Option<T> {
-        let (result, stirred) = self.shared.registry.with(name, act)?;
+        let (result, stirred) = self.shared().registry.with(name, act)?;
         if stirred {
             // If the task has ended, so have all claims.
-            let _ = self.commands.send(Command::Work(name.clone()));
+            let _ = self.0.commands.send(Command::Work(name.clone()));
         }
         Some(result)
     }
@@ -211,7 +241,8 @@ impl Session {
     /// Frees everything and ends the session, within a limit.
     pub(crate) async fn close(&self, limit: Duration) -> Result<(), StoreError> {
         let (done, closed) = oneshot::channel();
-        if self.commands.send(Command::Close { limit, done }).is_err() {
+        let close = Command::Close { limit, done };
+        if self.0.commands.send(close).is_err() {
             return Ok(()); // It has ended by itself.
         }
         closed.await.unwrap_or(Ok(()))
@@ -224,8 +255,9 @@ pub(crate) struct Held {
     session: Session,
     name: LockName,
     granted: Granted,
+    since: Moment,
     /// Whether it was given back.
-    is_left: AtomicBool,
+    is_left: bool,
 }
 
 impl Held {
@@ -241,22 +273,30 @@ impl Held {
         self.session.lease()
     }
 
+    /// For how long it has been held.
+    pub(crate) fn time(&self) -> Duration {
+        self.now().since(self.since)
+    }
+
     pub(crate) fn is_contended(&self) -> bool {
         self.granted.contended.load(Ordering::Relaxed)
     }
 
     /// Gives the lock back, without waiting for it: a short critical section and at most a message, so
     /// that it may be called from `Drop`, inside a runtime or outside. Only the first call does anything.
-    pub(crate) fn leave(&self) {
-        let _ = self.give_back();
+    pub(crate) fn leave(&mut self) {
+        if !self.is_left {
+            let _ = self.give_back(self.now());
+        }
     }
 
     /// Gives the lock back, and waits until another task of this process has it, or the store has
     /// confirmed it, or the session is over.
-    pub(crate) async fn left(&self) -> Result<(), LossReason> {
-        let confirmation = self.give_back();
+    pub(crate) async fn left(&mut self) -> Result<(), LossReason> {
+        let now = self.now();
+        let confirmation = self.give_back(now);
         // Past the deadline somebody else may have it already (LIVE-B).
-        if let Some(reason) = self.lease().ended() {
+        if let Some(reason) = self.lease().ended_at(now) {
             return Err(reason);
         }
         let Some(confirmation) = confirmation else {
@@ -268,24 +308,15 @@ impl Held {
         }
     }
 
-    fn give_back(&self) -> Option<Confirmation> {
-        if self.is_left.swap(true, Ordering::Relaxed) {
-            return None;
-        }
-        let now = self.session.shared.clock.now();
+    fn now(&self) -> Moment {
+        self.session.shared().clock.now()
+    }
+
+    fn give_back(&mut self, now: Moment) -> Option<Confirmation> {
+        self.is_left = true;
         let release = |coordinator: &mut Coordinator| coordinator.release(self.granted.turn, now);
         self.session.with(&self.name, release).flatten()
     }
-}
-
-/// A request that has not been answered. Dropping it gives it up.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    session: Session,
-    name: LockName,
-    number: Number,
-    /// Taken when the caller has the answer.
-    reply: Option<Reply>,
 }
 
 /// What a request has come to.
@@ -296,11 +327,37 @@ pub(crate) enum Settled {
     Failed(Failure),
 }
 
+/// What a request is at once.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Settled(Settled),
+    Pending(Pending),
+}
+
+/// A request that has not been answered. Dropping it gives it up (CANCEL). Empty once the caller has the
+/// answer.
+#[derive(Debug)]
+pub(crate) struct Pending(Option<Unanswered>);
+
+#[derive(Debug)]
+struct Unanswered {
+    session: Session,
+    name: LockName,
+    number: Number,
+    answer: oneshot::Receiver<Answer>,
+}
+
 impl Pending {
     /// The claim for which the request waits.
     pub(crate) fn claim_id(&self) -> Option<ClaimId> {
-        let claim = |coordinator: &mut Coordinator| Some(coordinator.claim_of(self.number)?.id);
-        self.session.with(&self.name, claim).flatten()
+        let Unanswered {
+            session,
+            name,
+            number,
+            ..
+        } = self.0.as_ref()?;
+        let claim = |coordinator: &mut Coordinator| Some(coordinator.claim_of(*number)?.id);
+        session.with(name, claim).flatten()
     }
 
     /// Waits for the answer.
@@ -309,59 +366,42 @@ impl Pending {
     ///
     /// The answer is taken in the same step in which this returns.
     pub(crate) async fn settled(&mut self) -> Settled {
-        let later = match &mut self.reply {
-            Some(Reply::Later(answer)) => Some(answer.await),
-            Some(Reply::Now(_)) | None => None,
+        let answer = match &mut self.0 {
+            Some(unanswered) => (&mut unanswered.answer).await.ok(),
+            None => None,
         };
-        let answer = match (self.reply.take(), later) {
-            (_, Some(Ok(answer))) => answer,
-            (Some(Reply::Now(answer)), None) => answer,
-            // The session's task has ended with its runtime.
-            _ => Err(Failure::NeverPlaced(LossReason::Closed)),
+        // The session's task has ended with its runtime.
+        let over = Failure::NeverPlaced(LossReason::Closed);
+        let Some(Unanswered { session, name, .. }) = self.0.take() else {
+            return Settled::Failed(over);
         };
-        match (answer, self.session.lease().ended()) {
-            // Nothing is granted past the deadline, whatever the store said before it (LIVE-B).
-            (Ok(Some(_)), Some(reason)) if !is_on(Mutant::NoOutputGate) => {
-                Settled::Failed(Failure::Lost(reason))
-            }
-            (Ok(Some(granted)), _) => Settled::Granted(self.held(granted)),
-            (Ok(None), _) => Settled::Taken,
-            (Err(failure), _) => Settled::Failed(failure),
-        }
-    }
-
-    fn held(&self, granted: Granted) -> Held {
-        Held {
-            session: self.session.clone(),
-            name: self.name.clone(),
-            granted,
-            is_left: AtomicBool::new(false),
-        }
+        let now = session.shared().clock.now();
+        session.settled(name, answer.unwrap_or(Err(over)), now)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let answer = match self.reply.take() {
-            None => return,
-            Some(Reply::Later(answer)) if is_on(Mutant::LeakedClaim) => {
-                return std::mem::forget(answer);
-            }
-            Some(Reply::Later(mut answer)) => {
-                // From here on nothing is granted to it; what was granted before is given back.
-                answer.close();
-                answer.try_recv().ok()
-            }
-            Some(Reply::Now(answer)) => Some(answer),
+        let Some(Unanswered {
+            session,
+            name,
+            number,
+            mut answer,
+        }) = self.0.take()
+        else {
+            return;
         };
-        match answer {
-            Some(Ok(Some(granted))) => self.held(granted).leave(),
-            Some(_) => {}
-            None => {
-                let now = self.session.shared.clock.now();
-                let cancel = |coordinator: &mut Coordinator| coordinator.cancel(self.number, now);
-                self.session.with(&self.name, cancel);
-            }
+        if is_on(Mutant::LeakedClaim) {
+            return std::mem::forget(answer);
         }
+        let now = session.shared().clock.now();
+        // From here on nothing is granted to it; what was granted before is given back.
+        answer.close();
+        let act = |coordinator: &mut Coordinator| match answer.try_recv() {
+            Ok(Ok(Some(granted))) => drop(coordinator.release(granted.turn, now)),
+            Ok(_) => {}
+            Err(_) => coordinator.cancel(number, now),
+        };
+        session.with(&name, act);
     }
 }

@@ -3,6 +3,7 @@
 //! One short critical section, never held across an await.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -54,11 +55,15 @@ impl Registry {
             coordinators,
             of_claim,
         } = names.as_mut()?;
-        if !coordinators.contains_key(name) {
-            let new = Coordinator::new(self.backoff, self.rules, self.numbers.clone());
-            coordinators.insert(name.clone(), new);
-        }
-        let coordinator = coordinators.get_mut(name)?;
+        let mut entry = match coordinators.entry(name.clone()) {
+            Entry::Occupied(known) => known,
+            Entry::Vacant(new) => new.insert_entry(Coordinator::new(
+                self.backoff,
+                self.rules,
+                self.numbers.clone(),
+            )),
+        };
+        let coordinator = entry.get_mut();
         let result = act(coordinator);
         for number in coordinator.take_placed() {
             of_claim.insert(number, name.clone());
@@ -68,7 +73,7 @@ impl Registry {
         }
         let stirred = coordinator.take_stirred();
         if coordinator.is_idle() {
-            coordinators.remove(name);
+            entry.remove();
         }
         Some((result, stirred))
     }
