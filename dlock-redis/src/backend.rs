@@ -91,7 +91,7 @@ impl Backend for Redis {
 
     async fn inspect(&self, name: &LockName) -> Result<LockSnapshot, StoreError> {
         let partition = self.0.layout.of(name);
-        let keys = vec![self.0.layout.leases(partition), self.0.layout.records(name)];
+        let keys = self.0.layout.lock(name);
         let script = &self.0.scripts.inspect;
         let found = texts(self.0.run(partition, script, keys, vec![]).await?)?;
         let mut claims = Vec::with_capacity(found.len() / 2);
@@ -173,9 +173,9 @@ impl Store {
     /// Frees what lapsed sessions left of one lock.
     pub(crate) async fn reap(&self, partition: Partition, name: &str) -> Result<(), StoreError> {
         let name = LockName::new(name).map_err(|_| strange(name))?;
-        let args = vec![self.layout.channels(), name.to_string()];
         let keys = self.layout.lock(&name);
-        self.run(partition, &self.scripts.reap, keys, args).await?;
+        self.run(partition, &self.scripts.reap, keys, vec![])
+            .await?;
         Ok(())
     }
 }

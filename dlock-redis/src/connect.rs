@@ -14,7 +14,7 @@ use crate::options::{Address, RedisOptions, Topology};
 use crate::transport::Dialer;
 
 /// The version of the key layout. Clients of different versions must not share a namespace.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What all clients of a namespace agree on, as it is kept in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,7 +101,7 @@ fn remedy(code: &str, text: &str) -> (Passes, &'static str) {
         "NOPERM" => (
             Never,
             "the user lacks a permission; it needs the keys dlock:*, the channels dlock:*, and the \
-             commands of the categories @scripting, @sortedset, @hash, @string, @pubsub and @connection, \
+             commands of the categories @scripting, @sortedset, @string, @pubsub and @connection, \
              and INFO, TIME, and on a cluster CLUSTER and ASKING",
         ),
         "CROSSSLOT" => (Never, "the server does not support hash tags"),

@@ -4,7 +4,7 @@ use dlock_core::{LockName, Namespace};
 
 use crate::keys::Layout;
 
-/// A lock's keys; the last three are its own.
+/// A lock's keys; the last one is its own.
 #[must_use]
 pub fn keys(namespace: &Namespace, partitions: u32, name: &LockName) -> Vec<String> {
     Layout::new(namespace.clone(), partitions).lock(name)

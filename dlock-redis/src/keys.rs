@@ -10,9 +10,7 @@
 //! | `dlock:{<namespace>.<partition>}:leases` | sorted set | the sessions' leases |
 //! | `dlock:{<namespace>.<partition>}:last` | string | the last number in the partition's order |
 //! | `dlock:{<namespace>.<partition>}:claims` | sorted set | which session has which claims |
-//! | `dlock:{<namespace>.<partition>}:n:<name>` | hash | one lock's claims |
-//! | `dlock:{<namespace>.<partition>}:h:<name>` | sorted set | the granted ones |
-//! | `dlock:{<namespace>.<partition>}:w:<name>` | sorted set | the waiting ones |
+//! | `dlock:{<namespace>.<partition>}:n:<name>` | sorted set | one lock's queue |
 //!
 //! A namespace may hold dots; a partition is a number, so no two pairs share a tag. Pushes go through
 //! the channels `dlock:{<namespace>}:s:<session>`.
@@ -26,7 +24,8 @@ const SLOTS: u16 = 16_384;
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     namespace: Namespace,
-    partitions: u32,
+    /// What all keys of each partition begin with, and their hash slot.
+    partitions: Vec<(String, u16)>,
 }
 
 /// One of the namespace's partitions.
@@ -40,6 +39,12 @@ impl Layout {
 
     /// `partitions` is at least 1.
     pub(crate) fn new(namespace: Namespace, partitions: u32) -> Self {
+        let partitions = (0..partitions)
+            .map(|number| {
+                let tag = format!("{namespace}.{number}");
+                (format!("dlock:{{{tag}}}:"), slot_of_tag(&tag))
+            })
+            .collect();
         Self {
             namespace,
             partitions,
@@ -51,11 +56,11 @@ impl Layout {
     }
 
     pub(crate) fn count(&self) -> u32 {
-        self.partitions
+        self.partitions.len() as u32
     }
 
     pub(crate) fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
-        (0..self.partitions).map(Partition)
+        (0..self.count()).map(Partition)
     }
 
     /// Where a lock lives. It must never change while the namespace has data.
@@ -71,20 +76,16 @@ impl Layout {
     fn spread(&self, text: &str) -> Partition {
         let hash = fnv_1a(text.as_bytes());
         // The upper half is folded in: alone, the lowest bits depend on the lowest bits alone.
-        Partition((hash ^ hash >> 16) % self.partitions)
-    }
-
-    fn tag(&self, partition: Partition) -> String {
-        format!("{}.{}", self.namespace, partition.0)
+        Partition((hash ^ hash >> 16) % self.count())
     }
 
     /// The hash slot of all of the partition's keys.
     pub(crate) fn slot(&self, partition: Partition) -> u16 {
-        slot_of_tag(&self.tag(partition))
+        self.partitions[partition.0 as usize].1
     }
 
     fn key(&self, partition: Partition, what: &str) -> String {
-        format!("dlock:{{{}}}:{what}", self.tag(partition))
+        [&self.partitions[partition.0 as usize].0, what].concat()
     }
 
     pub(crate) fn leases(&self, partition: Partition) -> String {
@@ -95,10 +96,6 @@ impl Layout {
         self.key(partition, "claims")
     }
 
-    pub(crate) fn records(&self, name: &LockName) -> String {
-        self.key(self.of(name), &format!("n:{name}"))
-    }
-
     /// The keys that a script about one lock declares, in its order.
     pub(crate) fn lock(&self, name: &LockName) -> Vec<String> {
         let partition = self.of(name);
@@ -106,19 +103,13 @@ impl Layout {
             self.leases(partition),
             self.key(partition, "last"),
             self.claims(partition),
-            self.records(name),
-            self.key(partition, &format!("h:{name}")),
-            self.key(partition, &format!("w:{name}")),
+            self.key(partition, &["n:", name.as_str()].concat()),
         ]
     }
 
-    /// What stands before a session's id in its channel's name.
-    pub(crate) fn channels(&self) -> String {
-        format!("dlock:{{{}}}:s:", self.namespace)
-    }
-
+    /// The channel of a session's pushes. The scripts make it from a key.
     pub(crate) fn channel(&self, session: SessionId) -> String {
-        format!("{}{session}", self.channels())
+        format!("dlock:{{{}}}:s:{session}", self.namespace)
     }
 }
 

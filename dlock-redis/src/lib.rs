@@ -23,9 +23,8 @@
 //! | `dlock:{<namespace>}:format` | JSON: the version of this layout and the number of partitions |
 //! | `…:leases` | sorted set: when each session's lease runs out, by the server's clock |
 //! | `…:last` | the greatest number given out as a ticket or a token: the one key that stays for ever |
-//! | `…:claims` | sorted set: which session has which claims |
-//! | `…:n:<name>` | hash: a lock's claims, with mode, ticket, token and owner |
-//! | `…:h:<name>`, `…:w:<name>` | sorted sets: its granted claims, its waiting claims |
+//! | `…:claims` | sorted set: which session has which claims, with mode, ticket, token and owner |
+//! | `…:n:<name>` | sorted set: a lock's queue, of its granted and its waiting claims |
 //!
 //! A free lock has no keys. Keys have no expiry of their own: a lease that has run out counts as
 //! absent, and its claims are removed by whoever next wants the lock, renews, or opens a session.
@@ -34,7 +33,7 @@
 //!
 //! A client has one connection for commands, one for its messages, and a third one when it waits for
 //! replicas; on a cluster, one of each to every node in use. A user for it needs the keys and
-//! channels `dlock:*`, and the commands of `@scripting`, `@sortedset`, `@hash`, `@string`, `@pubsub`
+//! channels `dlock:*`, and the commands of `@scripting`, `@sortedset`, `@string`, `@pubsub`
 //! and `@connection`, and `EXISTS`, `INFO` and `TIME`; on a cluster `CLUSTER` and `ASKING` too.
 //!
 //! # What can go wrong

@@ -7,6 +7,7 @@
 //! Nothing is ever sent a second time unless the server said that it did nothing: it does not know
 //! the script, or it serves the slot no more. All else is the core's decision (ONCE).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,13 +24,16 @@ use crate::scripts::Script;
 use crate::transport::{Dialer, Wire};
 
 /// Which of a node's connections a call uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Answered promptly: heartbeats among them.
     Prompt,
     /// For `WAIT`, which holds up all that is sent behind it.
     Confirming,
 }
+
+/// About how many bytes a word of a call has: what is set aside for it at once.
+const USUAL_WORD: usize = 48;
 
 /// How often the server may send a call elsewhere, or ask for the script, before that is an error.
 const REDIRECTIONS: usize = 8;
@@ -45,14 +49,19 @@ pub(crate) struct Link {
     turn: AtomicUsize,
 }
 
-/// The connections for commands, to each node by its lane.
+/// The connections for commands, to each node.
 #[derive(Debug)]
 struct Wires {
     dialer: Arc<Dialer>,
-    seats: Mutex<HashMap<(Address, Lane), Arc<Seat>>>,
+    seats: Mutex<HashMap<Address, Arc<Seats>>>,
 }
 
-type Seat = SharedConnection<Arc<Wire>>;
+/// A node's connections.
+#[derive(Debug, Default)]
+struct Seats {
+    prompt: SharedConnection<Arc<Wire>>,
+    confirming: SharedConnection<Arc<Wire>>,
+}
 
 /// What is known of the cluster, until something says that it is out of date.
 #[derive(Debug)]
@@ -91,8 +100,10 @@ impl Link {
 
     /// Calls a script, and returns its reply and that of the command after it.
     pub(crate) async fn call(&self, call: &Call<'_>) -> Result<(Value, Option<Value>), StoreError> {
-        let mut command = redis::cmd("EVALSHA");
+        let words = 3 + call.keys.len() + call.args.len();
+        let mut command = Cmd::with_capacity(words, words * USUAL_WORD);
         command
+            .arg("EVALSHA")
             .arg(&call.script.hash)
             .arg(call.keys.len())
             .arg(&call.keys)
@@ -122,15 +133,14 @@ impl Link {
         commands: &[&Cmd],
         script: Option<&Script>,
     ) -> Result<Vec<Value>, StoreError> {
-        let asking = redis::cmd("ASKING");
         // None but a cluster has a map.
         let known = match self.topology {
             Topology::Standalone => None,
             Topology::Cluster => Some(self.known().await?),
         };
         let mut node = match &known {
-            None => self.nodes[0].clone(),
-            Some(known) => known.master(slot)?,
+            None => Cow::Borrowed(&self.nodes[0]),
+            Some(known) => Cow::Owned(known.master(slot)?),
         };
         let forget_map = || {
             if let Some(known) = &known {
@@ -142,10 +152,9 @@ impl Link {
             // Where none can be made, the node may have left the cluster.
             let wire = self.wire(&node, lane).await;
             let wire = wire.inspect_err(|_| forget_map())?;
+            let asking = is_asked.then(|| redis::cmd("ASKING"));
             let mut sent = Vec::with_capacity(1 + commands.len());
-            if is_asked {
-                sent.push(&asking);
-            }
+            sent.extend(&asking);
             sent.extend_from_slice(commands);
             let replies = match wire.exchange(&sent).await {
                 Ok(replies) => replies,
@@ -163,13 +172,15 @@ impl Link {
                 // A server that was restarted, or another one after a failover.
                 (Some(ServerErrorKind::NoScript), Some(script), _) => load(&wire, script).await?,
                 (Some(ServerErrorKind::Moved), _, Some(known)) => {
-                    node = redirection(&fault, &node).ok_or_else(|| answered(fault))?;
+                    let to = redirection(&fault, &node).ok_or_else(|| answered(fault))?;
                     is_asked = false;
-                    known.moved(slot, node.clone());
+                    known.moved(slot, to.clone());
+                    node = Cow::Owned(to);
                 }
                 (Some(ServerErrorKind::Ask), _, Some(_)) => {
-                    node = redirection(&fault, &node).ok_or_else(|| answered(fault))?;
+                    let to = redirection(&fault, &node).ok_or_else(|| answered(fault))?;
                     is_asked = true;
+                    node = Cow::Owned(to);
                 }
                 (Some(ServerErrorKind::Moved | ServerErrorKind::Ask), _, None) => {
                     return Err(StoreError::refused(format!(
@@ -261,7 +272,11 @@ impl Known {
 
 impl Wires {
     async fn get(&self, node: &Address, lane: Lane) -> Result<Arc<Wire>, StoreError> {
-        let seat = Arc::clone(self.seats().entry((node.clone(), lane)).or_default());
+        let seats = self.seats_of(node);
+        let seat = match lane {
+            Lane::Prompt => &seats.prompt,
+            Lane::Confirming => &seats.confirming,
+        };
         let dial = || {
             let (dialer, node) = (Arc::clone(&self.dialer), node.clone());
             async move { dialer.wire(&node).await.map(Arc::new) }
@@ -269,13 +284,20 @@ impl Wires {
         seat.get(|wire| wire.is_usable(), dial).await
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<(Address, Lane), Arc<Seat>>> {
+    fn seats_of(&self, node: &Address) -> Arc<Seats> {
+        let mut all = self.seats();
+        if let Some(seats) = all.get(node) {
+            return Arc::clone(seats);
+        }
+        Arc::clone(all.entry(node.clone()).or_default())
+    }
+
+    fn seats(&self) -> MutexGuard<'_, HashMap<Address, Arc<Seats>>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connected(&self) -> Vec<Address> {
-        let seats = self.seats();
-        seats.keys().map(|(node, _)| node.clone()).collect()
+        self.seats().keys().cloned().collect()
     }
 
     /// Whoever answers first is believed: a node that is behind redirects.
@@ -284,7 +306,7 @@ impl Wires {
         let (found, _) = select_ok(asked).await?;
         let masters = found.masters();
         // Connections to nodes that have left close once nothing is on its way on them.
-        self.seats().retain(|(node, _), _| masters.contains(node));
+        self.seats().retain(|node, _| masters.contains(node));
         Ok(Arc::new(Known(Mutex::new(Some(found)))))
     }
 

@@ -1,7 +1,7 @@
 //! The Lua scripts: what they are put together from.
 //!
-//! A script is a head with its flags, a few constants made from the core's tables (so that the
-//! table of modes exists once), the shared parts that it needs, and its own file.
+//! A script is a head with its flags, the shared parts that it needs, the core's table of modes among
+//! them (so that it exists once), and its own file.
 
 use std::fmt::Write as _;
 
@@ -32,6 +32,10 @@ pub(crate) struct Scripts {
 const CLOCK: &str = include_str!("scripts/clock.lua");
 const LOCK: &str = include_str!("scripts/lock.lua");
 const CLAIM: &str = include_str!("scripts/claim.lua");
+const LEASE: &str = include_str!("scripts/lease.lua");
+const ORDER: &str = include_str!("scripts/order.lua");
+const QUEUE: &str = include_str!("scripts/queue.lua");
+const ANSWER: &str = include_str!("scripts/answer.lua");
 
 /// A server without memory refuses it: it makes data.
 const MAKES_DATA: &str = "#!lua\n";
@@ -42,64 +46,117 @@ const READS: &str = "#!lua flags=no-writes\n";
 
 impl Scripts {
     pub(crate) fn new() -> Self {
-        let constants = constants();
+        let mutants = mutants();
+        let conflicts = conflicts();
         let script = |head: &str, parts: &[&str]| {
-            let text = format!("{head}{constants}{CLOCK}{}", parts.concat());
+            let text = format!("{head}{mutants}{}", parts.concat());
             Script {
                 hash: redis::Script::new(&text).get_hash().to_owned(),
                 text,
             }
         };
+        // The server runs the text from its beginning at each call. So what ends most calls stands
+        // before what only the others need.
         Self {
             request: script(
                 MAKES_DATA,
-                &[LOCK, CLAIM, include_str!("scripts/request.lua")],
+                &[
+                    CLOCK,
+                    LOCK,
+                    CLAIM,
+                    LEASE,
+                    ORDER,
+                    include_str!("scripts/request_free.lua"),
+                    &conflicts,
+                    QUEUE,
+                    ANSWER,
+                    include_str!("scripts/request.lua"),
+                ],
             ),
             status: script(
                 KEEPS_OR_FREES,
-                &[LOCK, CLAIM, include_str!("scripts/status.lua")],
+                &[
+                    CLOCK,
+                    LOCK,
+                    CLAIM,
+                    LEASE,
+                    ORDER,
+                    &conflicts,
+                    QUEUE,
+                    ANSWER,
+                    include_str!("scripts/status.lua"),
+                ],
             ),
             withdraw: script(
                 KEEPS_OR_FREES,
-                &[LOCK, CLAIM, include_str!("scripts/withdraw.lua")],
+                &[
+                    LOCK,
+                    CLAIM,
+                    include_str!("scripts/withdraw_held.lua"),
+                    CLOCK,
+                    LEASE,
+                    ORDER,
+                    &conflicts,
+                    QUEUE,
+                    include_str!("scripts/withdraw.lua"),
+                ],
             ),
-            reap: script(KEEPS_OR_FREES, &[LOCK, include_str!("scripts/reap.lua")]),
-            renew: script(KEEPS_OR_FREES, &[include_str!("scripts/renew.lua")]),
-            close: script(KEEPS_OR_FREES, &[include_str!("scripts/close.lua")]),
-            leftovers: script(KEEPS_OR_FREES, &[include_str!("scripts/leftovers.lua")]),
-            inspect: script(READS, &[include_str!("scripts/inspect.lua")]),
-            names: script(READS, &[include_str!("scripts/names.lua")]),
+            reap: script(
+                KEEPS_OR_FREES,
+                &[
+                    CLOCK,
+                    LOCK,
+                    ORDER,
+                    &conflicts,
+                    QUEUE,
+                    include_str!("scripts/reap.lua"),
+                ],
+            ),
+            renew: script(KEEPS_OR_FREES, &[CLOCK, include_str!("scripts/renew.lua")]),
+            close: script(KEEPS_OR_FREES, &[CLOCK, include_str!("scripts/close.lua")]),
+            leftovers: script(
+                KEEPS_OR_FREES,
+                &[CLOCK, include_str!("scripts/leftovers.lua")],
+            ),
+            inspect: script(READS, &[CLOCK, LOCK, include_str!("scripts/inspect.lua")]),
+            names: script(READS, &[CLOCK, include_str!("scripts/names.lua")]),
         }
     }
 }
 
-/// The table of modes in Lua, and which known-bad variant is on.
+/// The table of modes in Lua: `conflicting(mode)` is the positions in a lock's queue of all that
+/// conflicts with a mode, by its index, as ranges of neighbours, which are what a sorted set can count.
 ///
-/// `CONFLICTS[mode].modes` lists the modes that conflict with a mode, by their index, and `.ranges`
-/// the same as ranges of neighbours, which are what a sorted set can count.
-fn constants() -> String {
-    let mut text = String::from("local CONFLICTS = {\n");
+/// Modes that wait have the positions of those that hold in reverse: then most modes have one range.
+fn conflicts() -> String {
+    let last = 2 * Mode::ALL.len() - 1;
+    let mut text = String::from("local function conflicting(mode)\n");
     for mode in Mode::ALL {
-        let conflicting: Vec<usize> = Mode::ALL
+        let modes = Mode::ALL
             .into_iter()
-            .filter(|other| !mode.compatible(*other))
-            .map(Mode::index)
-            .collect();
-        let modes: Vec<String> = conflicting.iter().map(ToString::to_string).collect();
-        let ranges: Vec<String> = conflicting
+            .filter(|other| !mode.compatible(*other));
+        let held: Vec<usize> = modes.map(Mode::index).collect();
+        let waiting = held.iter().rev().map(|index| last - index);
+        let positions: Vec<usize> = held.iter().copied().chain(waiting).collect();
+        let ranges: Vec<String> = positions
             .chunk_by(|a, b| a + 1 == *b)
             .map(|range| format!("{{ {}, {} }}", range[0], range[range.len() - 1]))
             .collect();
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "  [{}] = {{ modes = {{ {} }}, ranges = {{ {} }} }}, -- {mode}",
+            "  if mode == {} then return {{ {} }} end -- {mode}",
             mode.index(),
-            modes.join(", "),
             ranges.join(", ")
         );
     }
-    text.push_str("}\n");
+    text.push_str("end\n");
+    text
+}
+
+/// Which known-bad variant is on.
+fn mutants() -> String {
+    let mut text = String::new();
     for (variable, mutant) in [
         ("UNCHECKED_RELEASE", Mutant::UncheckedRelease),
         ("FORGOTTEN_WITHDRAW", Mutant::ForgottenWithdraw),
@@ -121,14 +178,14 @@ mod tests {
     /// ATOM-A: what the scripts know of the modes is the core's table.
     #[test]
     fn the_table_in_lua_is_the_core_s() {
-        let text = constants();
+        let text = conflicts();
         for line in [
-            "[0] = { modes = {  }, ranges = {  } }, -- NL",
-            "[1] = { modes = { 5 }, ranges = { { 5, 5 } } }, -- CR",
-            "[2] = { modes = { 3, 4, 5 }, ranges = { { 3, 5 } } }, -- CW",
-            "[3] = { modes = { 2, 4, 5 }, ranges = { { 2, 2 }, { 4, 5 } } }, -- PR",
-            "[4] = { modes = { 2, 3, 4, 5 }, ranges = { { 2, 5 } } }, -- PW",
-            "[5] = { modes = { 1, 2, 3, 4, 5 }, ranges = { { 1, 5 } } }, -- EX",
+            "mode == 0 then return {  } end -- NL",
+            "mode == 1 then return { { 5, 6 } } end -- CR",
+            "mode == 2 then return { { 3, 8 } } end -- CW",
+            "mode == 3 then return { { 2, 2 }, { 4, 7 }, { 9, 9 } } end -- PR",
+            "mode == 4 then return { { 2, 9 } } end -- PW",
+            "mode == 5 then return { { 1, 10 } } end -- EX",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{
-    Attempts, Claim, FencingToken, Mailbox, Outcome, Session, SessionId, SessionTerms, StoreError,
-    Wait,
+    Attempts, Claim, FencingToken, Mailbox, Outcome, Owner, Session, SessionId, SessionTerms,
+    StoreError, Wait,
 };
 use futures_util::future::join_all;
 use redis::Value;
@@ -49,6 +49,9 @@ enum Lease {
 pub(crate) struct RedisSession {
     store: Arc<Store>,
     id: SessionId,
+    owner: Owner,
+    /// The same as the scripts are given it.
+    owner_in_json: String,
     /// Milliseconds.
     ttl: u64,
     leases: Mutex<BTreeMap<Partition, Lease>>,
@@ -81,6 +84,8 @@ impl RedisSession {
         let session = Self {
             store: Arc::clone(store),
             id: terms.id,
+            owner: terms.owner.clone(),
+            owner_in_json: in_json(&terms.owner)?,
             ttl: u64::try_from(terms.ttl.as_millis()).unwrap_or(u64::MAX),
             leases: Mutex::new(BTreeMap::from([(home, Lease::Made)])),
             home,
@@ -164,21 +169,21 @@ impl RedisSession {
         let layout = &self.store.layout;
         let partition = layout.of(&claim.name);
         let lease = *self.leases().entry(partition).or_insert(Lease::Asked);
-        let may_make_lease_until = match lease {
-            Lease::Made => 0,
+        let (may_make_lease_until, ttl) = match lease {
+            Lease::Made => ("0".to_owned(), String::new()),
             Lease::Asked => {
                 let lapses = self.home_lapses.load(Ordering::Relaxed);
-                lapses + CLOCKS_DIFFER.as_millis() as u64
+                let until = lapses + CLOCKS_DIFFER.as_millis() as u64;
+                (until.to_string(), self.ttl.to_string())
             }
         };
         let then = confirm.command();
+        let is_confirmed = if then.is_some() { "confirm" } else { "" };
         let mut args = vec![
-            layout.channels(),
-            claim.name.to_string(),
             claim.id.to_string(),
-            self.ttl.to_string(),
-            may_make_lease_until.to_string(),
-            if then.is_some() { "confirm" } else { "" }.to_owned(),
+            is_confirmed.to_owned(),
+            may_make_lease_until,
+            ttl,
         ];
         args.extend(more);
         let call = Call {
@@ -256,7 +261,7 @@ impl RedisSession {
                 .link
                 .command(layout.slot(partition), &list)
                 .await?;
-            // <session>, a letter, <name>, a NUL, 16 digits.
+            // <session>, a space, <name>, a NUL, and more.
             let names: BTreeSet<String> = texts(listed)?
                 .iter()
                 .filter_map(|member| member.get(33..)?.split('\0').next().map(str::to_owned))
@@ -272,6 +277,11 @@ impl RedisSession {
                 .collect::<Result<(), _>>()?;
         }
     }
+}
+
+fn in_json(owner: &Owner) -> Result<String, StoreError> {
+    serde_json::to_string(owner)
+        .map_err(|fault| StoreError::refused("the owner cannot be written").because(fault))
 }
 
 #[async_trait]
@@ -310,13 +320,16 @@ impl Session for RedisSession {
     }
 
     async fn request(&self, claim: &Claim, wait: Wait) -> Result<Outcome, StoreError> {
-        let owner = serde_json::to_string(&claim.owner)
-            .map_err(|fault| StoreError::refused("the owner cannot be written").because(fault))?;
+        // Only a request with a label of its own has another one.
+        let owner = match claim.owner == self.owner {
+            true => self.owner_in_json.clone(),
+            false => in_json(&claim.owner)?,
+        };
         let wait = match wait {
             Wait::InTurn => "wait",
             Wait::Never => "never",
         };
-        let more = vec![claim.mode.index().to_string(), owner, wait.to_owned()];
+        let more = vec![wait.to_owned(), claim.mode.index().to_string(), owner];
         let script = &self.store.scripts.request;
         let (reply, confirmed) = self.ask(script, claim, self.store.confirm, more).await?;
         self.outcome(claim, &reply, confirmed)

@@ -236,12 +236,20 @@ impl Wire {
     /// lasted for too long: then the way to the server may be stuck, and a withdraw must be able to
     /// overtake (CANCEL).
     pub(crate) async fn exchange(&self, commands: &[&Cmd]) -> Result<Vec<Value>, RedisError> {
-        let mut pipeline = redis::Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipeline.add_command((*command).clone());
-        }
         let mut connection = self.connection.clone();
-        let exchange = connection.send_packed_commands(&pipeline, 0, commands.len());
+        let exchange = async {
+            // Mostly it is one, and needs no copy.
+            if let [command] = commands {
+                return Ok(vec![connection.send_packed_command(command).await?]);
+            }
+            let mut pipeline = redis::Pipeline::with_capacity(commands.len());
+            for command in commands {
+                pipeline.add_command((*command).clone());
+            }
+            connection
+                .send_packed_commands(&pipeline, 0, commands.len())
+                .await
+        };
         let replies = self.patience.wait(exchange, || self.abandon()).await;
         if replies.is_err() {
             self.abandon();

@@ -148,7 +148,7 @@ async fn a_slot_that_moves_to_another_node() {
 
         let before = backend.inspect(&held.name).await.unwrap();
         let keys = moving.keys().await;
-        assert_eq!(keys.len(), 6, "{keys:?}");
+        assert_eq!(keys.len(), 4, "{keys:?}");
         moving.begin().await;
         for moved in 0..=keys.len() {
             if moved > 0 {

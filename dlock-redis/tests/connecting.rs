@@ -101,7 +101,6 @@ async fn users_and_passwords() {
             "-@all",
             "+@scripting",
             "+@sortedset",
-            "+@hash",
             "+@string",
             "+@pubsub",
             "+@connection",
@@ -208,11 +207,11 @@ async fn clients_of_a_namespace_agree_on_its_layout() {
         .unwrap();
     let mut raw = server.raw().await;
     let text: String = raw.run(&["GET", "dlock:{default}:format"]).await;
-    assert_eq!(text, r#"{"format":1,"partitions":5}"#);
+    assert_eq!(text, r#"{"format":2,"partitions":5}"#);
     for (record, expected) in [
-        (r#"{"format":2,"partitions":5,"more":1}"#, "format 2"),
+        (r#"{"format":1,"partitions":5,"more":1}"#, "format 1"),
         ("something", "did not write"),
-        (r#"{"format":1,"partitions":0}"#, "did not write"),
+        (r#"{"format":2,"partitions":0}"#, "did not write"),
     ] {
         let _: String = raw.run(&["SET", "dlock:{default}:format", record]).await;
         assert_says(server.connect("").await, &[expected, "another namespace"]);

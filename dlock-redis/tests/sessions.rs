@@ -539,8 +539,9 @@ async fn a_request_may_make_a_lease_only_for_a_time() {
         .await;
     let claim = client.claim("n", Mode::Null);
     client.session().request(&claim, Wait::Never).await.unwrap();
-    // The request as it was sent: EVALSHA, hash, 6, keys, then the arguments; its session and the
-    // time until which it counts are changed.
+    // The request as it was sent: EVALSHA, hash, 4, keys, then the arguments. Its session and the
+    // time until which it counts are changed; and it is given a TTL, which is not sent where the lease
+    // is known.
     let log: Vec<redis::Value> = raw.run(&["SLOWLOG", "GET", "10"]).await;
     let sent: Vec<Vec<String>> = log
         .into_iter()
@@ -562,6 +563,7 @@ async fn a_request_may_make_a_lease_only_for_a_time() {
         words[place] = client.claim("n", Mode::Null).id.to_string();
         words[place].replace_range(..32, &dlock_core::SessionId::random().to_string());
         words[place + 2] = (until * 1000).to_string();
+        words[place + 3] = LONG.as_millis().to_string();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let answer: Vec<redis::Value> = raw.run(&words).await;
         assert_eq!(answer[0], redis::Value::BulkString(expected.into()));

@@ -1,11 +1,15 @@
 -- One lock's claims, those of lapsed sessions left out: claim id, record, claim id, record, ...
-local all = redis.call('HGETALL', KEYS[2])
 local living = {}
-for place = 1, #all, 2 do
-  local lapse = tonumber(redis.call('ZSCORE', leases, string.sub(all[place], 1, 32)) or 0)
-  if lapse > now and all[place + 1] ~= '-' then
-    table.insert(living, all[place])
-    table.insert(living, all[place + 1])
+for _, member in ipairs(redis.call('ZRANGE', lock, 0, LAST_WAITING, 'BYSCORE')) do
+  local id = string.sub(member, -ID_LENGTH)
+  local lapse = tonumber(redis.call('ZSCORE', leases, session_of(id)) or 0)
+  if lapse > now then
+    local mine = place(id)
+    local found = redis.call('ZRANGE', claims, '[' .. mine, '(' .. mine .. ':', 'BYLEX', 'LIMIT', 0, 1)
+    if found[1] then
+      table.insert(living, id)
+      table.insert(living, string.sub(found[1], #mine + 1))
+    end
   end
 end
 return living

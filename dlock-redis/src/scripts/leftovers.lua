@@ -9,7 +9,7 @@ for _, session in ipairs(redis.call('ZRANGE', leases, 1, now, 'BYSCORE', 'LIMIT'
   local members = redis.call('ZRANGE', claims, '[' .. session, '(' .. session .. '~', 'BYLEX',
     'LIMIT', 0, math.max(1, limit - #names))
   for _, member in ipairs(members) do
-    local name = string.sub(member, 34, -18)
+    local name = string.sub(member, 34, string.find(member, '\0', 34, true) - 1)
     if not seen[name] then
       seen[name] = true
       table.insert(names, name)

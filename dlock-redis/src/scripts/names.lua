@@ -11,8 +11,10 @@ for _, member in ipairs(members) do
   if stands[session] == nil then
     stands[session] = tonumber(redis.call('ZSCORE', leases, session) or 0) > now
   end
-  if stands[session] and string.sub(member, 33, 33) == 'c' then
-    table.insert(page, string.sub(member, 34, -18))
+  local end_of_name = string.find(member, '\0', 34, true)
+  local is_mark = string.sub(member, end_of_name + 17) == '-'
+  if stands[session] and not is_mark then
+    table.insert(page, string.sub(member, 34, end_of_name - 1))
   end
 end
 if #members == PAGE then

@@ -2,4 +2,3 @@
 if reap() then
   promote()
 end
-return { 'done' }

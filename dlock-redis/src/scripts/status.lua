@@ -2,7 +2,7 @@
 if lease() == 'gone' then
   return { 'lapsed' }
 end
-local claim = read(id)
+local claim = find(id)
 if not claim then
   return { 'absent' }
 end
