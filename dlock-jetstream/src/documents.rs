@@ -10,9 +10,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dlock_core::table::LockTable;
 use dlock_core::{ClaimId, LockName, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::error::strange;
 use crate::link::Stored;
@@ -29,28 +32,64 @@ pub(crate) struct Document {
     /// Its place in the stream; 0 when there is none.
     pub(crate) sequence: u64,
     pub(crate) table: LockTable,
+    /// Knocks whose senders have seen nothing later than this count no more (ONCE).
+    pub(crate) void: u64,
+}
+
+/// A document as it is written. It is read as a table, which has no need of the rest, and as a [`Rest`].
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    table: &'a LockTable,
+    #[serde(skip_serializing_if = "is_zero")]
+    void: u64,
+}
+
+#[derive(Deserialize)]
+struct Rest {
+    #[serde(default)]
+    void: u64,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Document {
+    /// Whether such a claim is granted.
+    pub(crate) fn holds(&self, is_it: impl Fn(ClaimId) -> bool) -> bool {
+        let mut claims = self.table.claims();
+        claims.any(|entry| entry.token.is_some() && is_it(entry.id))
+    }
+
     pub(crate) fn read(subject: &str, stored: Option<&Stored>) -> Result<Self, StoreError> {
         let Some(stored) = stored else {
             return Ok(Self::default());
         };
-        let table = match stored.deleted {
-            true => LockTable::default(),
-            false => serde_json::from_slice(&stored.payload)
-                .map_err(|_| strange(subject, &stored.payload))?,
-        };
+        let sequence = stored.sequence;
+        if stored.deleted {
+            return Ok(Self {
+                sequence,
+                ..Self::default()
+            });
+        }
+        let unreadable = |_| strange(subject, &stored.payload);
+        let rest: Rest = serde_json::from_slice(&stored.payload).map_err(unreadable)?;
         Ok(Self {
-            sequence: stored.sequence,
-            table,
+            sequence,
+            table: serde_json::from_slice(&stored.payload).map_err(unreadable)?,
+            void: rest.void,
         })
     }
 }
 
-/// The JSON of a table, and after how many seconds it may go.
-pub(crate) fn written(table: &LockTable) -> Result<(Vec<u8>, Option<u64>), StoreError> {
-    let text = serde_json::to_vec(table)
+/// The JSON of a document, and after how many seconds it may go.
+pub(crate) fn written(table: &LockTable, void: u64) -> Result<(Vec<u8>, Option<u64>), StoreError> {
+    let text = serde_json::to_vec(&Written { table, void })
         .map_err(|fault| StoreError::refused("a document cannot be written").because(fault))?;
     Ok((text, table.is_empty().then_some(FREE_FOR)))
 }
@@ -70,16 +109,38 @@ pub(crate) struct Memory {
     locks: Mutex<HashMap<LockName, Remembered>>,
     /// The claims that were withdrawn while a request may have been on its way.
     withdrawn: Mutex<HashSet<u64>>,
+    /// Claims that have knocked.
+    knocked: Mutex<HashMap<u64, Knocked>>,
+    /// Told of every document that is seen, and of every claim that is let in.
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Remembered {
-    /// The last document that was seen.
-    seen: Option<Document>,
+    /// The last document that was seen, and when.
+    seen: Option<(Instant, Document)>,
     /// The session's claims that are in it, or may be.
     open: BTreeSet<u64>,
     /// Whether a write went unanswered. Its messages may be missing.
     unsettled: bool,
+}
+
+/// What became of a claim's knocks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Knocked {
+    /// The greatest sequence that it said it had seen.
+    seen: u64,
+    /// Whether somebody has let it in, to wait.
+    placed: bool,
+}
+
+/// How a claim is in its lock's document.
+#[derive(Clone, Debug)]
+pub(crate) enum LetIn {
+    /// As this document says.
+    Seen(Document),
+    /// It waits.
+    Placed,
 }
 
 impl Memory {
@@ -89,14 +150,46 @@ impl Memory {
 
     /// The last document that was seen of this lock.
     pub(crate) fn seen(&self, name: &LockName) -> Option<Document> {
-        self.locked().get(name)?.seen.clone()
+        let locked = self.locked();
+        let (_, document) = locked.get(name)?.seen.as_ref()?;
+        Some(document.clone())
+    }
+
+    /// The same, if it was seen no longer ago than this.
+    pub(crate) fn just_seen(&self, name: &LockName, within: Duration) -> Option<Document> {
+        let locked = self.locked();
+        let (at, document) = locked.get(name)?.seen.as_ref()?;
+        (at.elapsed() < within).then(|| document.clone())
+    }
+
+    /// Waits until a claim that has knocked is let in.
+    pub(crate) async fn let_in(&self, name: &LockName, claim: ClaimId) -> LetIn {
+        loop {
+            // Made before the look, so that nothing is missed between the two.
+            let news = self.news.notified();
+            if let Some(found) = self.is_in(name, claim) {
+                return found;
+            }
+            news.await;
+        }
+    }
+
+    fn is_in(&self, name: &LockName, claim: ClaimId) -> Option<LetIn> {
+        let locked = self.locked();
+        let seen = locked.get(name).and_then(|known| known.seen.as_ref());
+        if let Some((_, document)) = seen.filter(|(_, seen)| seen.table.get(claim).is_some()) {
+            return Some(LetIn::Seen(document.clone()));
+        }
+        drop(locked);
+        let placed = self.knockers().get(&claim.number)?.placed;
+        placed.then_some(LetIn::Placed)
     }
 
     /// The sequence below which a document is stale; 0 if none is known.
     pub(crate) fn floor(&self, name: &LockName) -> u64 {
         let locked = self.locked();
         let seen = locked.get(name).and_then(|known| known.seen.as_ref());
-        seen.map_or(0, |document| document.sequence)
+        seen.map_or(0, |(_, document)| document.sequence)
     }
 
     /// A newer document than before, or the same.
@@ -107,9 +200,11 @@ impl Memory {
             locked.retain(|_, known| !known.open.is_empty() || known.unsettled);
         }
         let known = locked.entry(name.clone()).or_default();
-        let newer = (known.seen.as_ref()).is_none_or(|seen| seen.sequence <= document.sequence);
-        if newer {
-            known.seen = Some(document.clone());
+        let sequence = known.seen.as_ref().map(|(_, seen)| seen.sequence);
+        if sequence.is_none_or(|sequence| sequence <= document.sequence) {
+            known.seen = Some((Instant::now(), document.clone()));
+            drop(locked);
+            self.news.notify_waiters();
         }
     }
 
@@ -117,7 +212,7 @@ impl Memory {
     pub(crate) fn forget(&self, name: &LockName, sequence: u64) {
         let mut locked = self.locked();
         if let Some(known) = locked.get_mut(name)
-            && (known.seen.as_ref()).is_some_and(|seen| seen.sequence <= sequence)
+            && (known.seen.as_ref()).is_some_and(|(_, seen)| seen.sequence <= sequence)
         {
             known.seen = None;
         }
@@ -155,11 +250,36 @@ impl Memory {
         self.withdrawals().contains(&claim.number)
     }
 
+    fn knockers(&self) -> MutexGuard<'_, HashMap<u64, Knocked>> {
+        self.knocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The claim is about to knock at somebody, who may let it in later on.
+    pub(crate) fn knock(&self, claim: ClaimId, seen: u64) {
+        let mut knocked = self.knockers();
+        let known = knocked.entry(claim.number).or_default();
+        known.seen = seen.max(known.seen);
+    }
+
+    /// The sequence that the claim said it had seen, if it has knocked.
+    pub(crate) fn has_knocked(&self, claim: ClaimId) -> Option<u64> {
+        Some(self.knockers().get(&claim.number)?.seen)
+    }
+
+    /// The claim that has knocked was let in, and waits.
+    pub(crate) fn place(&self, claim: ClaimId) {
+        if let Some(knocked) = self.knockers().get_mut(&claim.number) {
+            knocked.placed = true;
+        }
+        self.news.notify_waiters();
+    }
+
     /// The claim is surely in no document, and will be in none.
     pub(crate) fn close(&self, name: &LockName, claim: ClaimId) {
         if let Some(known) = self.locked().get_mut(name) {
             known.open.remove(&claim.number);
         }
+        self.knockers().remove(&claim.number);
     }
 
     /// The locks with claims that are in their documents, or may be.

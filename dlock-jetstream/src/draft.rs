@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use dlock_core::table::{Granted, LockTable, Stamp};
-use dlock_core::{Claim, ClaimId, FencingToken, Outcome, SessionId};
+use dlock_core::{Claim, ClaimId, FencingToken, Outcome, SessionId, StoreError};
 
-use crate::documents::Document;
+use crate::documents::{Document, written};
+use crate::knocks::Knock;
 
 /// Who was granted a lock on its own request need not be looked at for so long: its TTL is a second at
 /// least, and the slack is longer than another one.
@@ -27,7 +28,11 @@ pub(crate) enum Decision {
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) table: LockTable,
+    /// Up to where knocks count no more.
+    void: u64,
     stamp: Stamp,
+    /// Whom it lets in who has knocked.
+    pub(crate) admitted: Vec<ClaimId>,
     /// Whom it grants, other than who asks.
     pub(crate) granted: Vec<Granted>,
     /// Whether it differs from the document that it was made from.
@@ -35,10 +40,12 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(table: LockTable, stamp: Stamp) -> Self {
+    pub(crate) fn new(document: &Document, stamp: Stamp) -> Self {
         Self {
-            table,
+            table: document.table.clone(),
+            void: document.void,
             stamp,
+            admitted: Vec::new(),
             granted: Vec::new(),
             changed: false,
         }
@@ -47,6 +54,30 @@ impl Draft {
     pub(crate) fn request(&mut self, claim: &Claim) -> Option<FencingToken> {
         self.changed = true;
         (self.table).request(claim.id, claim.mode, &claim.owner, self.stamp)
+    }
+
+    /// Lets those in who have knocked.
+    pub(crate) fn admit(&mut self, knocks: &[Knock]) {
+        for knock in knocks {
+            let Knock {
+                claim, mode, owner, ..
+            } = knock;
+            let token = self.table.request(*claim, *mode, owner, self.stamp);
+            self.granted
+                .extend(token.map(|token| Granted { id: *claim, token }));
+            self.admitted.push(*claim);
+            self.changed = true;
+        }
+    }
+
+    /// Whatever this claim has knocked for, having seen a document with this sequence, is void (ONCE).
+    pub(crate) fn void(&mut self, seen: u64) {
+        self.void = seen.max(self.void);
+        self.changed = true;
+    }
+
+    pub(crate) fn written(&self) -> Result<(Vec<u8>, Option<u64>), StoreError> {
+        written(&self.table, self.void)
     }
 
     pub(crate) fn withdraw(&mut self, claim: ClaimId) {
@@ -102,6 +133,7 @@ impl Draft {
         Document {
             sequence,
             table: self.table.clone(),
+            void: self.void,
         }
     }
 }
@@ -137,16 +169,16 @@ mod tests {
     #[test]
     fn a_grant_on_request_is_fresh_for_a_while_and_one_by_a_release_is_not() {
         let [one, two, three] = [1, 2, 3].map(|session| claim(session, Mode::Exclusive));
-        let mut draft = Draft::new(LockTable::default(), at(NOW));
+        let mut draft = Draft::new(&Document::default(), at(NOW));
         assert!(draft.request(&one).is_some());
         assert!(draft.request(&two).is_none());
         assert_eq!(draft.all_fresh(two.id), Some(FRESH));
-        let mut later = Draft::new(draft.table.clone(), at(NOW + 500));
+        let mut later = Draft::new(&draft.stored(1), at(NOW + 500));
         assert_eq!(
             later.all_fresh(two.id),
             Some(FRESH - Duration::from_millis(500))
         );
-        let old = Draft::new(draft.table.clone(), at(NOW + 2000));
+        let old = Draft::new(&draft.stored(1), at(NOW + 2000));
         assert_eq!(old.all_fresh(two.id), None);
         later.withdraw(one.id);
         assert_eq!(later.granted.len(), 1);
@@ -158,7 +190,7 @@ mod tests {
     #[test]
     fn a_draft_knows_whether_it_changed_anything() {
         let (one, two) = (claim(1, Mode::Exclusive), claim(2, Mode::Exclusive));
-        let mut draft = Draft::new(LockTable::default(), at(NOW));
+        let mut draft = Draft::new(&Document::default(), at(NOW));
         draft.withdraw(one.id);
         draft.expire(one.id.session);
         let decided = draft.decided(one.id, FRESH);
@@ -166,7 +198,7 @@ mod tests {
         draft.request(&one);
         let decided = draft.decided(one.id, FRESH);
         assert!(matches!(decided, Decision::Write(Outcome::Granted { .. })));
-        let mut next = Draft::new(draft.table, at(NOW));
+        let mut next = Draft::new(&draft.stored(1), at(NOW));
         let decided = next.decided(one.id, FRESH);
         assert!(matches!(decided, Decision::Done(Outcome::Granted { .. })));
         next.request(&two);

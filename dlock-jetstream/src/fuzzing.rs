@@ -28,7 +28,7 @@ pub fn read(subject: &str, payload: &[u8]) -> Result<LockTable, StoreError> {
 ///
 /// When it cannot be written.
 pub fn write(table: &LockTable) -> Result<Vec<u8>, StoreError> {
-    written(table).map(|(payload, _)| payload)
+    written(table, 0).map(|(payload, _)| payload)
 }
 
 /// The bucket of a namespace.

@@ -21,7 +21,7 @@
 //! | key | what |
 //! | --- | --- |
 //! | `format` | JSON: the version of this layout |
-//! | `locks.<name>` | JSON: a lock's claims, with mode, ticket, token and owner, and the last number given out |
+//! | `locks.<name>` | JSON: a lock's claims, with mode, ticket, token and owner, the last number given out, and up to which sequence knocks are void |
 //! | `sessions.<session>` | JSON: whose session it is, renewed every third of its TTL; or that it is dead |
 //!
 //! In a lock's name every character other than letters, digits, `-`, `_` and `/` is written as `=` and two
@@ -30,7 +30,8 @@
 //!
 //! Nothing stays for ever: the document of a free lock goes a day after its last use, a session's key
 //! when its TTL is over, a dead session's mark after an hour. Messages go to the subjects
-//! `dlock.<namespace>.s.<session>`, and nobody keeps them. There are no consumers and no watches.
+//! `dlock.<namespace>.s.<session>`, and nobody keeps them: grants, news that somebody waits, and *knocks*, with which a
+//! client asks the holder to let its claim into the document. There are no consumers and no watches.
 //!
 //! A client has one connection. A user for it needs to publish to `$KV.dlock-<namespace>.>`,
 //! `$JS.API.STREAM.INFO.*`, `$JS.API.STREAM.CREATE.*` (to make the bucket), `$JS.API.STREAM.MSG.GET.*`,
@@ -77,13 +78,17 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
+mod knocks;
 mod leases;
 mod link;
 mod options;
 mod options_url;
+mod pace;
 mod pushes;
+mod reads;
 mod server_time;
 mod session;
+mod work;
 
 pub use backend::JetStream;
 pub use dlock_core::Tls;

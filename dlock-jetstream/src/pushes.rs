@@ -18,9 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::backend::Store;
 use crate::documents::{Document, Memory};
-
-/// A document with more claims than this stays behind: its receiver reads it when it needs it.
-const MOST_CLAIMS: usize = 256;
+use crate::knocks::{Knock, Knocks};
 
 /// One message, to one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,25 +29,56 @@ pub(crate) struct Message {
     /// Its granted claims that another session waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) contended: Vec<ClaimId>,
-    /// The lock's document, and its sequence.
+    /// Its claims that were let in after they had knocked, and wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) placed: Vec<ClaimId>,
+    /// The lock's document, with its sequence and up to where knocks are void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) document: Option<(LockName, u64, LockTable)>,
+    pub(crate) document: Option<(LockName, u64, LockTable, u64)>,
+    /// Somebody who asks to be let into the lock's document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) knock: Option<(LockName, Knock)>,
 }
 
 impl Message {
-    pub(crate) fn with(mut self, name: &LockName, document: &Document) -> Self {
-        if document.table.claims().count() <= MOST_CLAIMS {
-            let Document { sequence, table } = document.clone();
-            self.document = Some((name.clone(), sequence, table));
+    /// The same with the document, if its receiver will write it next. Without, if it were longer than `most`
+    /// then: its receiver reads the document when it needs it.
+    pub(crate) fn written(
+        mut self,
+        name: &LockName,
+        document: &Document,
+        most: usize,
+    ) -> serde_json::Result<Vec<u8>> {
+        let holds = !self.granted.is_empty() || !self.contended.is_empty();
+        if holds {
+            let Document {
+                sequence,
+                table,
+                void,
+            } = document.clone();
+            self.document = Some((name.clone(), sequence, table, void));
         }
-        self
+        let text = serde_json::to_vec(&self)?;
+        if text.len() <= most {
+            return Ok(text);
+        }
+        self.document = None;
+        serde_json::to_vec(&self)
+    }
+
+    pub(crate) fn knocking(name: &LockName, knock: Knock) -> Self {
+        Self {
+            knock: Some((name.clone(), knock)),
+            ..Self::default()
+        }
     }
 }
 
-/// What a change tells others: whom it granted, and who holds what the new claim now waits for.
+/// What a change tells others: whom it granted, whom it let in, and who holds what a new claim now waits for.
 pub(crate) fn to_others(
     table: &LockTable,
     granted: &[Granted],
+    admitted: &[ClaimId],
     claim: Option<ClaimId>,
 ) -> BTreeMap<SessionId, Message> {
     let mut messages: BTreeMap<SessionId, Message> = BTreeMap::new();
@@ -59,12 +88,18 @@ pub(crate) fn to_others(
             describe(table, entry, messages.entry(entry.id.session).or_default());
         }
     }
-    for ahead in claim.into_iter().flat_map(|claim| table.blockers(claim)) {
-        let of_another = claim.is_some_and(|claim| claim.session != ahead.id.session);
-        if ahead.token.is_some() && of_another {
-            let message = messages.entry(ahead.id.session).or_default();
-            if !message.contended.contains(&ahead.id) {
-                message.contended.push(ahead.id);
+    for new in admitted.iter().copied() {
+        if table.get(new).is_some_and(|entry| entry.token.is_none()) {
+            let message = messages.entry(new.session).or_default();
+            message.placed.push(new);
+        }
+    }
+    for new in admitted.iter().copied().chain(claim) {
+        let holders = table.blockers(new).filter(|ahead| ahead.token.is_some());
+        for holder in holders.filter(|holder| holder.id.session != new.session) {
+            let message = messages.entry(holder.id.session).or_default();
+            if !message.contended.contains(&holder.id) {
+                message.contended.push(holder.id);
             }
         }
     }
@@ -117,12 +152,13 @@ pub(crate) async fn forward(
     mut messages: Subscriber,
     session: SessionId,
     memory: Arc<Memory>,
+    knocks: Arc<Knocks>,
     mailbox: Mailbox,
 ) {
     loop {
         while let Some(message) = messages.next().await {
             match serde_json::from_slice(&message.payload) {
-                Ok(message) => pass_on(&message, session, &memory, &mailbox),
+                Ok(message) => pass_on(message, session, &memory, &knocks, &mailbox),
                 Err(fault) => tracing::debug!(%fault, "a message that is not ours"),
             }
         }
@@ -140,15 +176,28 @@ pub(crate) async fn forward(
 }
 
 /// The document first: whoever is granted may release at once.
-fn pass_on(message: &Message, session: SessionId, memory: &Memory, mailbox: &Mailbox) {
-    if let Some((name, sequence, table)) = &message.document {
+fn pass_on(
+    message: Message,
+    session: SessionId,
+    memory: &Memory,
+    knocks: &Knocks,
+    mailbox: &Mailbox,
+) {
+    if let Some((name, sequence, table, void)) = message.document {
         let document = Document {
-            sequence: *sequence,
-            table: table.clone(),
+            sequence,
+            table,
+            void,
         };
-        memory.see(name, &document);
+        memory.see(&name, &document);
+    }
+    if let Some((name, knock)) = message.knock {
+        knocks.hear(name, knock);
     }
     let ours = |claim: &ClaimId| claim.session == session;
+    for claim in message.placed.iter().filter(|claim| ours(claim)) {
+        memory.place(*claim);
+    }
     for (claim, token) in message.granted.iter().filter(|(claim, _)| ours(claim)) {
         mailbox.granted(*claim, *token);
     }
@@ -177,6 +226,7 @@ mod tests {
         let mut document = Document {
             sequence: 3,
             table: LockTable::default(),
+            void: 2,
         };
         let stamp = Stamp {
             order: 1,
@@ -186,14 +236,17 @@ mod tests {
         let message = Message {
             granted: vec![(other, token), (claim, token)],
             contended: vec![claim, other],
-            document: None,
+            ..Message::default()
         };
-        let text = serde_json::to_vec(&message.with(&name, &document)).unwrap();
+        let text = message.clone().written(&name, &document, 1).unwrap();
+        let short: Message = serde_json::from_slice(&text).unwrap();
+        assert_eq!(short, message, "the document stays behind");
+        let text = message.written(&name, &document, 10_000).unwrap();
         let message = serde_json::from_slice(&text).unwrap();
 
         let (mailbox, mut inbox) = Mailbox::new();
         let memory = Memory::default();
-        pass_on(&message, session, &memory, &mailbox);
+        pass_on(message, session, &memory, &Knocks::default(), &mailbox);
         drop(mailbox);
         assert_eq!(inbox.next().await, Some(Push::Granted(claim, token)));
         assert_eq!(inbox.next().await, Some(Push::Contended(claim)));

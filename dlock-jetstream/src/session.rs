@@ -10,6 +10,9 @@
 //! even if the claim is not in it, and only then returns. An operation that was given up may have
 //! been committed without its messages: the next one on that lock sends them again.
 //!
+//! **FAIR.** Who knows the document is quicker than who has to read it. So who was overtaken asks the holder to
+//! let it in: see [`knocks`](crate::knocks).
+//!
 //! **LIVE-A.** Whoever is in the way of a claim is examined ([`Store::examine`]) when its lease could
 //! have run out: who holds the lock, and the claim next before it in the queue, so that each waiting
 //! claim is looked after by the one behind it. Once one of them is dead, all the others that are in
@@ -18,11 +21,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dlock_core::mutants::{Mutant, is_on};
-use dlock_core::table::{Entry, LockTable};
+use dlock_core::table::Entry;
 use dlock_core::{
     Attempts, Claim, ClaimId, LockName, Mailbox, Outcome, Session, SessionId, SessionTerms,
     StoreError, StoreErrorKind, Wait,
@@ -30,12 +33,15 @@ use dlock_core::{
 use futures_util::future::{join_all, try_join_all};
 
 use crate::backend::Store;
-use crate::documents::{Document, Memory, reserve, written};
+use crate::documents::{Document, LetIn, Memory, reserve};
 use crate::draft::{Decision, Draft};
 use crate::error::too_large;
+use crate::knocks::Knocks;
 use crate::leases::{Lease, Life, Sight};
 use crate::link::{Ask, Put};
+use crate::pace::Pace;
 use crate::pushes::{self, Message, Task, forward};
+use crate::work::Work;
 
 /// A waiting claim looks this often at who is in the way: a holder may have handed the lock to somebody
 /// who is dead, and nobody tells.
@@ -44,27 +50,23 @@ const LOOK: Duration = Duration::from_secs(2);
 /// dead have left, and the others find it done.
 const RANK: Duration = Duration::from_millis(5);
 const LAST_RANK: u32 = 40;
-/// The longest pause after a collision.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is answered to a claim that somebody else has let in. Who is in the way is looked at in time to
+/// find out if it has died (LIVE-A): a TTL is a second at least.
+const PLACED: Outcome = Outcome::Waiting {
+    look_after: Some(Duration::from_secs(1)),
+};
 
 /// A session on JetStream.
 #[derive(Debug)]
 pub(crate) struct JetStreamSession {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     lease: Lease,
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
+    knocks: Arc<Knocks>,
+    pub(crate) pace: Pace,
     mailbox: Mailbox,
     _pushes: Task,
-}
-
-/// One operation on one lock.
-#[derive(Clone, Copy, Debug)]
-enum Work<'a> {
-    Request(&'a Claim, Wait),
-    Look(&'a Claim),
-    Withdraw(&'a Claim, Attempts),
-    /// Takes out all that the session has there.
-    Leave,
 }
 
 impl JetStreamSession {
@@ -78,17 +80,21 @@ impl JetStreamSession {
         // First of all, so that no message is missed.
         let messages = store.link.subscribe(store.layout.channel(terms.id)).await?;
         let memory = Arc::new(Memory::default());
+        let knocks = Arc::new(Knocks::default());
         let forward = forward(
             Arc::clone(store),
             messages,
             terms.id,
             Arc::clone(&memory),
+            Arc::clone(&knocks),
             mailbox.clone(),
         );
         let session = Self {
             store: Arc::clone(store),
             lease: Lease::new(terms.id, terms.owner.clone(), terms.ttl),
             memory,
+            knocks,
+            pace: Pace::default(),
             mailbox,
             _pushes: Task::spawn(forward),
         };
@@ -100,7 +106,7 @@ impl JetStreamSession {
         self.lease.ttl
     }
 
-    fn id(&self) -> SessionId {
+    pub(crate) fn id(&self) -> SessionId {
         self.lease.id
     }
 
@@ -109,16 +115,16 @@ impl JetStreamSession {
         let unsettled = self.memory.is_unsettled(name);
         let hint = match unsettled {
             true => None,
-            false => self
-                .memory
-                .seen(name)
-                .filter(|seen| work.trusts(&seen.table, self.id())),
+            false => (self.memory.seen(name)).filter(|seen| work.trusts(&seen.table, self.id())),
         };
         let mut is_hint = hint.is_some();
         let mut document = match hint {
             Some(document) => document,
             None if unsettled => self.read(name, Ask::Leader).await?,
-            None => self.read(name, Ask::Anyone).await?,
+            None => match self.begin(name, work).await? {
+                LetIn::Seen(document) => document,
+                LetIn::Placed => return Ok(PLACED),
+            },
         };
         let mut collisions = 0;
         loop {
@@ -126,7 +132,9 @@ impl JetStreamSession {
                 let messages = pushes::to_holders(&document.table);
                 self.send(name, &document, messages).await;
             }
-            let mut draft = Draft::new(document.table.clone(), self.store.time.stamp());
+            let mut draft = Draft::new(&document, self.store.time.stamp());
+            // Before anything of its own: they came first.
+            draft.admit(&self.knocks.at(name, &document));
             let outcome = match self.decide(work, &mut draft, is_hint).await? {
                 Decision::Read => {
                     document = self.read(name, Ask::Anyone).await?;
@@ -139,18 +147,28 @@ impl JetStreamSession {
                         Put::Stored(sequence) => {
                             document = draft.stored(sequence);
                             self.memory.see(name, &document);
-                            let told =
-                                pushes::to_others(&document.table, &draft.granted, work.claim());
+                            self.knocks.answered(name, &draft.admitted);
+                            let told = pushes::to_others(
+                                &document.table,
+                                &draft.granted,
+                                &draft.admitted,
+                                work.claim(),
+                            );
                             self.send(name, &document, told).await;
                             outcome
                         }
-                        collision => {
-                            work.pause(&mut collisions).await;
-                            if collision == Put::Overtaken {
-                                self.memory.forget(name, document.sequence);
-                                document = self.read(name, Ask::Leader).await?;
-                                is_hint = false;
-                            }
+                        Put::InFlight => {
+                            work.pause(&mut collisions, &document, self.pace.write())
+                                .await;
+                            continue;
+                        }
+                        Put::Overtaken => {
+                            let again = self.overtaken(name, work, document, &mut collisions);
+                            document = match again.await? {
+                                LetIn::Seen(document) => document,
+                                LetIn::Placed => return Ok(PLACED),
+                            };
+                            is_hint = false;
                             continue;
                         }
                     }
@@ -166,31 +184,6 @@ impl JetStreamSession {
         }
     }
 
-    /// The lock's document. One that is older than what this session has seen is not believed.
-    async fn read(&self, name: &LockName, ask: Ask) -> Result<Document, StoreError> {
-        let subject = self.store.layout.lock(name);
-        let floor = self.memory.floor(name);
-        let mut stored = self.store.link.get(&subject, ask).await?;
-        let is_stale = stored.as_ref().map_or(0, |stored| stored.sequence) < floor;
-        if is_stale && ask == Ask::Anyone {
-            stored = self.store.link.get(&subject, Ask::Leader).await?;
-        }
-        // A long queue is read again and again: it is not parsed, or copied, each time.
-        if let Some(stored) = stored.as_ref().filter(|stored| stored.sequence == floor)
-            && let Some(seen) = self.memory.seen(name)
-            && seen.sequence == stored.sequence
-        {
-            return Ok(seen);
-        }
-        let document = Document::read(&subject, stored.as_ref())?;
-        if document.sequence < floor {
-            // It has gone, or the data was lost.
-            self.memory.forget(name, floor);
-        }
-        self.memory.see(name, &document);
-        Ok(document)
-    }
-
     async fn write(
         &self,
         name: &LockName,
@@ -199,16 +192,27 @@ impl JetStreamSession {
         work: Work<'_>,
     ) -> Result<Put, StoreError> {
         let subject = self.store.layout.lock(name);
-        let (payload, ttl) = written(&draft.table)?;
+        let (payload, ttl) = draft.written()?;
         let most = self.store.link.most_bytes().await?;
-        if matches!(work, Work::Request(..)) && payload.len() + reserve(&draft.table) > most {
-            return Err(too_large());
+        if payload.len() + reserve(&draft.table) > most {
+            if !draft.admitted.is_empty() {
+                // Again, without them: they will see for themselves that there is no room.
+                self.knocks.refuse(name);
+                return Ok(Put::InFlight);
+            }
+            if matches!(work, Work::Request(..)) {
+                return Err(too_large());
+            }
         }
         let unsettled = self.memory.is_unsettled(name);
         // Until there is an answer, and the messages are sent.
         self.memory.settle(name, true);
         let link = &self.store.link;
+        let sent = Instant::now();
         let put = link.put(&subject, document.sequence, payload, ttl).await;
+        if put.is_ok() {
+            self.pace.wrote(sent.elapsed());
+        }
         if matches!(&put, Ok(Put::Overtaken | Put::InFlight))
             || matches!(&put, Err(fault) if is_clean(fault))
         {
@@ -236,6 +240,10 @@ impl JetStreamSession {
             }
             Work::Withdraw(claim, attempts) => {
                 draft.withdraw(claim.id);
+                if let Some(seen) = self.memory.has_knocked(claim.id) {
+                    // Whoever heard it may still let it in.
+                    draft.void(seen);
+                }
                 Ok(match attempts {
                     _ if draft.changed => Decision::Write(Outcome::Absent),
                     _ if is_hint => Decision::Read,
@@ -252,7 +260,7 @@ impl JetStreamSession {
                     Attempts::Answered => Decision::Done(Outcome::Absent),
                 })
             }
-            Work::Leave => {
+            Work::Leave(_) => {
                 draft.expire(self.id());
                 Ok(match draft.changed {
                     true => Decision::Write(Outcome::Absent),
@@ -377,9 +385,6 @@ impl JetStreamSession {
         messages: BTreeMap<SessionId, Message>,
     ) {
         for (session, message) in messages {
-            if message == Message::default() {
-                continue;
-            }
             if session == self.id() {
                 for (claim, token) in message.granted {
                     self.mailbox.granted(claim, token);
@@ -389,47 +394,11 @@ impl JetStreamSession {
                 }
                 continue;
             }
-            let channel = self.store.layout.channel(session);
-            if let Ok(text) = serde_json::to_vec(&message.with(name, document)) {
+            let most = self.store.link.most_bytes().await.unwrap_or(0);
+            if let Ok(text) = message.written(name, document, most) {
+                let channel = self.store.layout.channel(session);
                 self.store.link.tell(channel, text).await;
             }
-        }
-    }
-}
-
-impl Work<'_> {
-    fn claim(&self) -> Option<ClaimId> {
-        match self {
-            Work::Request(claim, _) | Work::Look(claim) | Work::Withdraw(claim, _) => {
-                Some(claim.id)
-            }
-            Work::Leave => None,
-        }
-    }
-
-    /// Whether what is remembered is likely to be the last document still. Others who are in it will
-    /// have changed it; who holds the lock is told of every one who comes to wait.
-    fn trusts(&self, seen: &LockTable, own: SessionId) -> bool {
-        match self {
-            Work::Request(..) => seen.claims().all(|claim| claim.id.session == own),
-            Work::Look(_) => false,
-            Work::Withdraw(claim, _) => seen.get(claim.id).is_some(),
-            Work::Leave => seen.claims().any(|claim| claim.id.session == own),
-        }
-    }
-
-    /// Waits after a collision: the longer the more there were, so that a crowd spreads. Who leaves does
-    /// not wait: a release must not lose to a crowd that comes (ATOM-B).
-    async fn pause(&self, collisions: &mut u32) {
-        *collisions += 1;
-        let pause = match self {
-            Work::Withdraw(..) | Work::Leave => Duration::from_millis(1) * (*collisions / 4).min(5),
-            Work::Request(..) | Work::Look(_) => {
-                LONGEST_PAUSE.min(Duration::from_millis(1) * (1 << (*collisions).min(8)))
-            }
-        };
-        if !pause.is_zero() {
-            tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
         }
     }
 }
@@ -460,9 +429,18 @@ impl Session for JetStreamSession {
             Ok(outcome) => *outcome == Outcome::Absent,
             Err(fault) => is_clean(fault),
         };
-        if nothing_was_done && first {
-            self.memory.close(&claim.name, claim.id);
+        if !nothing_was_done || !first {
+            return outcome;
         }
+        if self.memory.has_knocked(claim.id).is_none() {
+            self.memory.close(&claim.name, claim.id);
+            return outcome;
+        }
+        // Whoever heard it may let it in all the same.
+        let withdrawn = self.withdraw(claim, Attempts::Answered).await;
+        withdrawn.map_err(|fault| {
+            StoreError::ambiguous("somebody was asked to let the claim in").because(fault)
+        })?;
         outcome
     }
 
@@ -489,7 +467,9 @@ impl Session for JetStreamSession {
         // Marked first: what arrives late, or cannot be freed here, is freed by whoever finds it.
         let ended = self.lease.end(&self.store).await;
         let names = self.memory.with_open_claims();
-        let left = names.iter().map(|name| self.perform(name, Work::Leave));
+        let left = names
+            .iter()
+            .map(|name| self.perform(name, Work::Leave(self.id())));
         let left: Result<Vec<_>, _> = join_all(left).await.into_iter().collect();
         ended.and(left.map(drop))
     }

@@ -35,4 +35,6 @@ pub enum Bug {
     UncheckedWrite,
     /// JetStream: a grant is told when it is sent to be written, not when that is acknowledged.
     ToldBeforeCommit,
+    /// JetStream: a knock counts though the claim that it is for was withdrawn.
+    LateKnock,
 }

@@ -6,7 +6,8 @@
 //! always writes. A session in the way whose key has gone, or has not changed for a whole TTL, is declared
 //! dead by compare-and-set, and its claims are removed only after that mark is acknowledged. A renewal
 //! expects the one before, and learns from the leader where that is wrong. Whoever wrote tells those whom
-//! it granted.
+//! it granted. A session whose request is on its way may knock at another one, which lets the claim in with its
+//! next write, unless the document says that such a knock is void.
 //!
 //! Left out: a read and what is computed from it are one step (a read that is answered late is one that is
 //! out of date); after a death mark the document is read anew, where the client goes on with what it has,
@@ -61,6 +62,15 @@ impl PartialOrd for Table {
 struct Document {
     sequence: u8,
     table: Table,
+    /// Knocks whose senders have seen nothing later than this count no more.
+    void: u8,
+}
+
+/// A claim that asks to be let in, and the sequence of the document that its session had seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Knock {
+    claim: u8,
+    seen: u8,
 }
 
 /// A session's key.
@@ -82,8 +92,9 @@ enum Work {
     None,
     /// It has to read.
     Reading,
-    /// It has sent what it wants to write, and this is the outcome once that is stored.
-    Writing(Outcome, Vec<(u8, FencingToken)>),
+    /// It has sent what it wants to write. Once that is stored, this is the outcome, these others are
+    /// granted, and these knocks are answered.
+    Writing(Outcome, Vec<(u8, FencingToken)>, Vec<Knock>),
     /// It has sent a death mark.
     Marking,
 }
@@ -100,13 +111,17 @@ pub struct JetStream {
     seen: Vec<u8>,
     /// The sequence of its lease, as each session knows.
     renewed: Vec<u8>,
+    /// What each session was asked to let in.
+    heard: Vec<Vec<Knock>>,
+    /// For each claim, the greatest sequence with which it has knocked.
+    knocked: Vec<u8>,
 }
 
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Body {
-    /// The document, expecting this sequence.
-    Write(u8, Table),
+    /// The document and up to where knocks are void, expecting this sequence.
+    Write(u8, Table, u8),
     /// A death mark for this session, expecting this sequence of its key.
     Mark(u8, u8),
     /// To this session: whether what it wrote was stored, and as which sequence.
@@ -117,15 +132,18 @@ pub enum Body {
     Renewed(u8, Option<u8>),
     /// To this session: the claim is granted.
     Granted(u8, u8, FencingToken),
+    /// To this session: let it in.
+    Knock(u8, Knock),
 }
 
 impl network::Body for Body {
     fn recipient(&self) -> Option<u8> {
         match self {
             Body::Write(..) | Body::Mark(..) | Body::Renew(..) => None,
-            Body::Stored(session, _) | Body::Renewed(session, _) | Body::Granted(session, ..) => {
-                Some(*session)
-            }
+            Body::Stored(session, _)
+            | Body::Renewed(session, _)
+            | Body::Granted(session, ..)
+            | Body::Knock(session, _) => Some(*session),
         }
     }
 }
@@ -148,6 +166,8 @@ pub enum Step {
     Read(u8, Sight),
     /// The server deletes a session's key that has not been renewed.
     Delete(u8),
+    /// A session whose request is on its way knocks at another one.
+    Knock(u8, u8),
 }
 
 /// What an operation makes of what it has read.
@@ -169,7 +189,7 @@ impl JetStream {
         self.works[usize::from(session)] = work;
     }
 
-    fn write(&mut self, model: &Model, expected: u8, mut table: Table) -> Option<u8> {
+    fn write(&mut self, model: &Model, expected: u8, (mut table, void): (Table, u8)) -> Option<u8> {
         if expected != self.document.sequence && !model.has(Bug::UncheckedWrite) {
             return None;
         }
@@ -177,7 +197,11 @@ impl JetStream {
             table = Table::default();
         }
         let sequence = self.document.sequence + 1;
-        let document = Document { sequence, table };
+        let document = Document {
+            sequence,
+            table,
+            void,
+        };
         self.previous = std::mem::replace(&mut self.document, document);
         Some(sequence)
     }
@@ -204,6 +228,16 @@ impl JetStream {
             }
             _ => None,
         }
+    }
+
+    /// Who has knocked at this session and is to be let into this document.
+    fn knocks(&self, session: u8, table: &LockTable, void: u8, model: &Model) -> Vec<Knock> {
+        let counts = |knock: &Knock| {
+            let id = id_of(model.wish(knock.claim), knock.claim);
+            knock.seen > void && table.get(id).is_none()
+        };
+        let heard = self.heard[usize::from(session)].iter().copied();
+        heard.filter(counts).collect()
     }
 
     fn decide(&self, model: &Model, op: Op, table: &mut LockTable, sight: Sight) -> Decision {
@@ -244,6 +278,7 @@ impl JetStream {
         let wish = model.wish(claim);
         let id = id_of(wish, claim);
         let ahead: Vec<SessionId> = table.blockers(id).map(|entry| entry.id.session).collect();
+        let before = table.claims().count();
         let mut granted = Vec::new();
         for other in 0..u8::try_from(self.keys.len()).unwrap_or(u8::MAX) {
             let session = SessionId::from(u128::from(other));
@@ -268,7 +303,7 @@ impl JetStream {
             Some(token) => Outcome::Granted(token),
             None => Outcome::Waiting,
         };
-        match table.claims().count() < self.document.table.0.claims().count() {
+        match table.claims().count() < before {
             true => Decision::Write(outcome, granted),
             false => Decision::Done(outcome),
         }
@@ -283,7 +318,11 @@ fn read(world: &mut World<JetStream>, model: &Model, session: u8, sight: Sight) 
     let Some(op) = world.clients.session(session).gate else {
         return;
     };
-    let Document { sequence, table } = match sight {
+    let Document {
+        sequence,
+        table,
+        mut void,
+    } = match sight {
         Sight::OldDocument => world.store.previous.clone(),
         Sight::Now | Sight::NoKeys => world.store.document.clone(),
     };
@@ -292,6 +331,17 @@ fn read(world: &mut World<JetStream>, model: &Model, session: u8, sight: Sight) 
     }
     world.store.seen[usize::from(session)] = sequence;
     let mut draft = table.0;
+    let knocks = world.store.knocks(session, &draft, void, model);
+    let mut let_in = Vec::new();
+    for knock in &knocks {
+        let wish = model.wish(knock.claim);
+        let id = id_of(wish, knock.claim);
+        let token = draft.request(id, wish.mode, &nobody(), STAMP);
+        let_in.extend(token.map(|token| Granted { id, token }));
+    }
+    if matches!(op.call, Call::Withdraw { .. }) && !model.has(Bug::LateKnock) {
+        void = void.max(world.store.knocked[usize::from(op.claim)]);
+    }
     match world.store.decide(model, op, &mut draft, sight) {
         Decision::Done(outcome) => finish(world, model, session, op, outcome),
         Decision::Mark(other, expected) => {
@@ -301,17 +351,32 @@ fn read(world: &mut World<JetStream>, model: &Model, session: u8, sight: Sight) 
         }
         Decision::Write(outcome, granted) => {
             let claim_of = |grant: &Granted| u8::try_from(grant.id.number).unwrap_or(u8::MAX);
-            let others = granted.iter().map(|grant| (claim_of(grant), grant.token));
+            let granted = let_in.iter().chain(&granted);
+            let others = granted.map(|grant| (claim_of(grant), grant.token));
             let others = others.filter(|(claim, _)| *claim != op.claim).collect();
-            let write = Body::Write(sequence, Table(draft));
+            let write = Body::Write(sequence, Table(draft), void);
             world.send(Envelope::awaited(session, write));
-            let work = Work::Writing(outcome, others);
+            let work = Work::Writing(outcome, others, knocks);
             world.store.set_work(session, work);
             if let (true, Outcome::Granted(token)) = (model.has(Bug::ToldBeforeCommit), outcome) {
                 world.pushed(model, op.claim, token);
             }
         }
     }
+}
+
+/// The session's claim is to be let in by another one, which it has seen in the document.
+fn knock(world: &mut World<JetStream>, session: u8, other: u8) {
+    let Some(op) = world.clients.session(session).gate else {
+        return;
+    };
+    world.left.knocks -= 1;
+    let seen = world.store.document.sequence;
+    let claim = op.claim;
+    world.store.seen[usize::from(session)] = seen;
+    world.store.knocked[usize::from(claim)] = seen;
+    let knock = Knock { claim, seen };
+    world.send(Envelope::new(Body::Knock(other, knock)));
 }
 
 fn finish(world: &mut World<JetStream>, model: &Model, session: u8, op: Op, outcome: Outcome) {
@@ -328,10 +393,11 @@ fn stored(world: &mut World<JetStream>, model: &Model, session: u8, sequence: Op
     world.network.give_up(session);
     let place = usize::from(session);
     let work = std::mem::replace(&mut world.store.works[place], Work::Reading);
-    let (Work::Writing(outcome, granted), Some(sequence)) = (work, sequence) else {
+    let (Work::Writing(outcome, granted, knocks), Some(sequence)) = (work, sequence) else {
         return;
     };
     world.store.seen[place] = sequence;
+    world.store.heard[place].retain(|knock| !knocks.contains(knock));
     for (claim, token) in granted {
         let session = model.wish(claim).session;
         world.send(Envelope::new(Body::Granted(session, claim, token)));
@@ -372,6 +438,8 @@ impl Shape for JetStream {
             works: vec![Work::None; sessions],
             seen: vec![0; sessions],
             renewed: vec![1; sessions],
+            heard: vec![Vec::new(); sessions],
+            knocked: vec![0; model.plan.len()],
         }
     }
 
@@ -382,7 +450,7 @@ impl Shape for JetStream {
 
     fn deliver(world: &mut World<Self>, model: &Model, message: Envelope<Body>) {
         let stored_as = match message.body {
-            Body::Write(expected, table) => world.store.write(model, expected, table),
+            Body::Write(expected, table, void) => world.store.write(model, expected, (table, void)),
             Body::Mark(session, expected) => world.store.mark(session, expected),
             Body::Stored(session, sequence) => return stored(world, model, session, sequence),
             Body::Renew(session, expected) => {
@@ -396,6 +464,12 @@ impl Shape for JetStream {
                 return renewed(world, model, session, sequence, message.age);
             }
             Body::Granted(_, claim, token) => return world.pushed(model, claim, token),
+            Body::Knock(session, knock) => {
+                let heard = &mut world.store.heard[usize::from(session)];
+                heard.push(knock);
+                heard.sort_unstable();
+                return heard.dedup();
+            }
         };
         if let Some(session) = message.awaited_by {
             world.send(Envelope::awaited(session, Body::Stored(session, stored_as)));
@@ -413,7 +487,7 @@ impl Shape for JetStream {
         }
     }
 
-    fn steps(world: &World<Self>, _: &Model, steps: &mut Vec<Step>) {
+    fn steps(world: &World<Self>, model: &Model, steps: &mut Vec<Step>) {
         let store = &world.store;
         for (session, (work, key)) in (0u8..).zip(store.works.iter().zip(&store.keys)) {
             if matches!(key, Key::Alive { left: 0, .. }) {
@@ -423,6 +497,14 @@ impl Shape for JetStream {
                 continue;
             }
             steps.push(Step::Read(session, Sight::Now));
+            let newcomer = (world.clients.sessions[usize::from(session)].gate)
+                .filter(|op| op.call == Call::Request)
+                .filter(|op| model.wish(op.claim).wait == Wait::InTurn);
+            if world.left.knocks > 0 && newcomer.is_some() {
+                let sessions = (0u8..).zip(&store.seen).map(|(other, _)| other);
+                let others = sessions.filter(|other| *other != session);
+                steps.extend(others.map(|other| Step::Knock(session, other)));
+            }
             let (old, now) = (store.previous.sequence, store.document.sequence);
             if world.left.stale > 0 {
                 steps.push(Step::Read(session, Sight::NoKeys));
@@ -437,6 +519,7 @@ impl Shape for JetStream {
         match step {
             Step::Read(session, sight) => read(world, model, session, sight),
             Step::Delete(session) => world.store.keys[usize::from(session)] = Key::Missing,
+            Step::Knock(session, other) => knock(world, session, other),
         }
     }
 
@@ -479,6 +562,7 @@ impl Shape for JetStream {
 
     fn hang_up(&mut self, session: u8) {
         self.set_work(session, Work::None);
+        self.heard[usize::from(session)].clear();
     }
 
     fn give_up(&mut self, session: u8) {

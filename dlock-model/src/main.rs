@@ -174,5 +174,17 @@ fn jetstream() -> Vec<Case> {
     };
     cases[2].1.pop();
     cases[2].0 = "three modes, with a crash and a caller that leaves";
+    cases.push((
+        "knocks that are lost, late and repeated, with a crash and a caller that leaves",
+        vec![lock(0, Exclusive), lock(1, Exclusive)],
+        Faults {
+            knocks: 2,
+            crash: 1,
+            cancel: 1,
+            lose: 1,
+            repeat: 1,
+            ..NONE
+        },
+    ));
     cases
 }

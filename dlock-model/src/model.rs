@@ -44,6 +44,8 @@ pub struct Faults {
     pub breaks: u8,
     /// An operator ends a session.
     pub revokes: u8,
+    /// A session asks another one to let its claim in.
+    pub knocks: u8,
 }
 
 impl Faults {
@@ -60,6 +62,7 @@ impl Faults {
         stale: 0,
         breaks: 0,
         revokes: 0,
+        knocks: 0,
     };
 }
 

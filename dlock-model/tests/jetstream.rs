@@ -50,9 +50,20 @@ fn a_queue_of_modes() -> LockModel<JetStream> {
     )
 }
 
+fn knocks() -> LockModel<JetStream> {
+    let faults = Faults {
+        knocks: 1,
+        give_up: 1,
+        cancel: 1,
+        repeat: 1,
+        ..NONE
+    };
+    model(&[lock(0, Exclusive), lock(1, Exclusive)], faults)
+}
+
 #[test]
 fn every_property_holds_and_every_run_ends() {
-    every_property_holds([late_copies(), crashes(), a_queue_of_modes()]);
+    every_property_holds([late_copies(), crashes(), a_queue_of_modes(), knocks()]);
 }
 
 #[test]
@@ -85,6 +96,7 @@ fn every_known_bad_variant_is_found() {
         (lost.clone(), Bug::UncheckedWrite, &["ATOM-A", "FAIR"]),
         (lost.clone(), Bug::ToldBeforeCommit, &["COMMITTED"]),
         (lost, Bug::ForgottenNumbers, &["FENCE"]),
+        (knocks(), Bug::LateKnock, &["ONCE"]),
     ] {
         is_found(&model, bug, properties);
     }
