@@ -28,8 +28,8 @@ pub(crate) struct Pass<'a> {
 /// How many cases of this pace run side by side.
 pub(crate) fn at_once(pace: Pace) -> usize {
     match pace {
-        Pace::Any => 6,
-        Pace::Timed => 4,
+        Pace::Any => 8,
+        Pace::Timed => 6,
         Pace::Alone => 2,
     }
 }

@@ -82,8 +82,9 @@ fn odd_names(prefix: &str) -> Vec<String> {
         format!("{{{prefix}}}a"),
         format!("a{{{prefix}}}"),
         format!("{prefix}:{prefix}"),
+        // The prefix may have no letters.
         prefix.to_uppercase() + "-upper",
-        prefix.to_lowercase() + "-upper",
+        prefix.to_lowercase() + "-lower",
         long("1"),
         long("2"),
         long("\u{fc}"),
