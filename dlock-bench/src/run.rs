@@ -11,7 +11,7 @@ use crate::machine::{self, Split};
 use crate::measures::Measure;
 use crate::plan::Plan;
 use crate::print;
-use crate::server::{Disk, Server};
+use crate::server::{self, Disk, Server};
 use crate::sheet::{About, Sheet};
 use crate::store::{Place, Store};
 use clap::ValueEnum;
@@ -59,6 +59,7 @@ async fn measured(args: CompareArgs, split: Option<Split>) -> Verdict<Sheet> {
     let _ = client.close(Duration::from_secs(5)).await;
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: command(&args, rounds),
         machine: machine::words(),
         placement: placement(&args, split.as_ref()),
         size: if args.quick { "quick" } else { "full" }.to_owned(),
@@ -112,13 +113,29 @@ async fn places(
     Ok((place, Ok(durable_place)))
 }
 
+/// The same run once more. An address may hold a password, and is left out.
+fn command(args: &CompareArgs, rounds: usize) -> String {
+    let mut words = format!("dlock-bench compare --store {}", args.store);
+    if args.url.is_some() {
+        words.push_str(" --url …");
+    }
+    if args.quick {
+        words.push_str(" --quick");
+    }
+    for measure in args.only.iter().filter_map(ValueEnum::to_possible_value) {
+        words.push_str(&format!(" --only {}", measure.get_name()));
+    }
+    format!("{words} --rounds {rounds}")
+}
+
 fn placement(args: &CompareArgs, split: Option<&Split>) -> String {
     match (args.store, &args.url, split) {
         (Store::Memory, ..) => "in one process".to_owned(),
         (_, Some(_), _) => "a running deployment; nothing is bound to a processor".to_owned(),
-        (_, None, Some(split)) => {
-            format!("in a container on the host's network; {}", split.words())
+        (store, None, split) => {
+            let bound = split.map_or("one processor for all".to_owned(), Split::words);
+            let image = server::image(store);
+            format!("{image} in a container on the host's network; {bound}")
         }
-        (_, None, None) => "in a container on the host's network; one processor for all".to_owned(),
     }
 }

@@ -69,6 +69,12 @@ impl Server {
     }
 }
 
+/// What is started for this store: an image and its tag.
+pub(crate) fn image(store: Store) -> String {
+    let Recipe { image, tag, .. } = recipe(store, Disk::Usual, 0, 0);
+    format!("{image}:{tag}")
+}
+
 /// The versions are those that the conformance suite runs against.
 fn recipe(store: Store, disk: Disk, port: u16, other: u16) -> Recipe {
     let log = match disk {

@@ -24,6 +24,8 @@ pub(crate) struct Sheet {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) version: String,
+    /// How to do the same again.
+    pub(crate) command: String,
     pub(crate) machine: String,
     pub(crate) placement: String,
     pub(crate) size: String,
