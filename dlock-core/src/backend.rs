@@ -135,6 +135,32 @@ pub trait Session: Debug + Send + Sync + 'static {
     /// [`StoreError`]; the core tries again until it succeeds or the session has lapsed.
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError>;
 
+    /// Whether the store can [`replace`](Session::replace) a claim. The core asks once.
+    fn replaces(&self) -> bool {
+        false
+    }
+
+    /// [Withdraws](Session::withdraw) one claim of a lock and [requests](Session::request) another of the
+    /// same lock, in this order and in one atomic step: those who waited behind the first come before the
+    /// second (FAIR). For a process that gives a lock back and asks for it anew. Called only where the
+    /// first one's request was answered, and neither has been asked for this before; never where the
+    /// session does not [replace](Session::replaces).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], whose kind is true of both: a refusal says that neither has happened. The core
+    /// then goes on with each by itself.
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        let _ = (leaving, wait);
+        let what = format!("nobody replaces a claim of {}", claim.name);
+        Err(StoreError::refused(what))
+    }
+
     /// Ends the session: its lease and all of its claims are gone, and whom that grants is granted.
     ///
     /// # Errors

@@ -158,6 +158,7 @@ impl ClientOptions {
             keep: self.keep,
             // Its session knows.
             listen: false,
+            replace: false,
         }
     }
 }

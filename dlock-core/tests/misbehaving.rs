@@ -152,6 +152,22 @@ impl Session for WickedSession {
         self.1.listen(claim).await
     }
 
+    fn replaces(&self) -> bool {
+        self.1.replaces()
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        self.1
+            .replace(leaving, claim, wait)
+            .await
+            .map(|outcome| self.0.answer(outcome))
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         self.1.withdraw(claim, attempts).await
     }

@@ -152,6 +152,19 @@ impl Session for StallingSession {
         self.inner.listen(claim).await
     }
 
+    fn replaces(&self) -> bool {
+        self.inner.replaces()
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        self.inner.replace(leaving, claim, wait).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         self.inner.withdraw(claim, attempts).await
     }

@@ -144,6 +144,20 @@ impl Session for GossipSession {
         self.inner.listen(claim).await
     }
 
+    fn replaces(&self) -> bool {
+        self.inner.replaces()
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        self.gossip_about(claim);
+        self.inner.replace(leaving, claim, wait).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         self.inner.withdraw(claim, attempts).await
     }

@@ -208,6 +208,22 @@ impl Session for WireSession {
             .await
     }
 
+    fn replaces(&self) -> bool {
+        self.inner.replaces()
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let (leaving, claim) = (leaving.clone(), claim.clone());
+        let replace = async move { inner.replace(&leaving, &claim, wait).await };
+        self.path.send(replace).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         let (inner, claim) = (Arc::clone(&self.inner), claim.clone());
         let withdraw = async move { inner.withdraw(&claim, attempts).await };

@@ -8,6 +8,7 @@
 //!   (a release never stands behind a crowd of requests), then requests and looks at waiting
 //!   claims, in the order in which they fell due. No request goes before an older one: while that one
 //!   waits to be repeated, so do the younger ones (FAIR).
+//!   Where the store can do that, a withdraw takes the next request with it: one operation.
 //! - **Output gate**: a claim is settled only when the store has answered, and only while the
 //!   session stands. Nothing is concluded from a failed attempt: the claim is asked about again,
 //!   by its id, or withdrawn (ONCE).
@@ -65,6 +66,8 @@ pub(crate) enum Operation {
     Look(Arc<Claim>),
     Listen(Arc<Claim>),
     Withdraw(Arc<Claim>, Attempts),
+    /// The first claim leaves, and the second asks: a withdraw and a request in one.
+    Replace(Arc<Claim>, Arc<Claim>, Wait),
 }
 
 impl Operation {
@@ -73,7 +76,8 @@ impl Operation {
             Operation::Request(claim, _)
             | Operation::Look(claim)
             | Operation::Listen(claim)
-            | Operation::Withdraw(claim, _) => claim,
+            | Operation::Withdraw(claim, _)
+            | Operation::Replace(_, claim, _) => claim,
         }
     }
 }
@@ -112,6 +116,8 @@ impl Backoff {
 #[derive(Debug)]
 pub(super) struct Gate {
     backoff: Backoff,
+    /// Whether the store can withdraw a claim and request another in one operation.
+    replaces: bool,
     claims: BTreeMap<Number, Entry>,
     /// Withdraws that are to be sent, and when.
     withdraws: BTreeSet<(Moment, Number)>,
@@ -119,8 +125,8 @@ pub(super) struct Gate {
     looks: BTreeSet<(Moment, Number)>,
     /// Requests that are to be sent, the oldest first, and when.
     requests: BTreeMap<Number, Moment>,
-    /// The claim of the operation on its way to the store.
-    on_its_way: Option<Number>,
+    /// The claims of the operation on its way to the store: one that leaves, one that asks, or both.
+    on_its_way: Option<(Number, Option<Number>)>,
     /// What has become of claims, for whoever asked for them.
     answers: Vec<(Number, Answer)>,
     /// Granted claims of which the store is to tell whether they are contended.
@@ -148,6 +154,13 @@ struct Entry {
     leaving: Option<oneshot::Sender<Result<(), LossReason>>>,
 }
 
+impl Entry {
+    /// Whether it is at this stage, and nothing that was asked for it has failed.
+    fn is_fresh(&self, stage: Stage) -> bool {
+        self.stage == stage && self.failures == 0 && !self.unanswered
+    }
+}
+
 /// Where a claim stands: see the module's drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -158,9 +171,10 @@ enum Stage {
 }
 
 impl Gate {
-    pub(super) fn new(backoff: Backoff) -> Self {
+    pub(super) fn new(backoff: Backoff, replaces: bool) -> Self {
         Self {
             backoff,
+            replaces,
             claims: BTreeMap::new(),
             withdraws: BTreeSet::new(),
             looks: BTreeSet::new(),
@@ -225,16 +239,14 @@ impl Gate {
         };
         entry.settled = true;
         entry.leaving = confirmed;
-        let never_sent = entry.stage == Stage::Requested
-            && entry.failures == 0
-            && !entry.unanswered
-            && self.on_its_way != Some(number);
-        if never_sent {
+        let never_sent = entry.is_fresh(Stage::Requested);
+        if never_sent && !self.is_on_its_way(number) {
             self.remove(number);
         } else {
             self.ask(number, Stage::Leaving, Moment::default());
+            return true;
         }
-        !never_sent
+        false
     }
 
     /// The store is to tell whether this granted claim is contended, once it has nothing else to do.
@@ -259,15 +271,39 @@ impl Gate {
             && let Some(number) = self.listens.pop_first()
             && let Some(entry) = self.claims.get(&number)
         {
-            self.on_its_way = Some(number);
+            self.on_its_way = Some((number, None));
             return Next::Perform(Operation::Listen(entry.claim.clone()));
         }
         let Some(&(_, number)) = next.iter().flatten().find(|(due, _)| *due <= now) else {
             let earliest = next.iter().flatten().map(|(due, _)| *due).min();
             return earliest.map_or(Next::Nothing, Next::At);
         };
-        self.on_its_way = Some(number);
-        Next::Perform(self.operation(number))
+        let entering = self.entering(number, now);
+        self.on_its_way = Some((number, entering));
+        Next::Perform(match entering {
+            Some(entering) => {
+                let (leaving, entering) = (&self.claims[&number], &self.claims[&entering]);
+                let claims = (leaving.claim.clone(), entering.claim.clone());
+                Operation::Replace(claims.0, claims.1, entering.wait)
+            }
+            None => self.operation(number),
+        })
+    }
+
+    /// The claim that asks in the same operation in which this one leaves. Only where both are asked of
+    /// the store for the first time: after a failure each goes by itself.
+    fn entering(&self, leaving: Number, now: Moment) -> Option<Number> {
+        let (number, due) = self.requests.first_key_value()?;
+        let is_next = self.replaces
+            && *due <= now
+            && self.claims[&leaving].is_fresh(Stage::Leaving)
+            && self.claims[number].is_fresh(Stage::Requested);
+        is_next.then_some(*number)
+    }
+
+    fn is_on_its_way(&self, number: Number) -> bool {
+        self.on_its_way
+            .is_some_and(|(first, second)| first == number || second == Some(number))
     }
 
     fn operation(&self, number: Number) -> Operation {
@@ -289,8 +325,15 @@ impl Gate {
         now: Moment,
     ) {
         self.on_its_way = None;
-        if matches!(operation, Operation::Listen(_)) {
-            return;
+        match operation {
+            Operation::Listen(_) => return,
+            // Each is told what it would be told alone.
+            Operation::Replace(leaving, claim, wait) => {
+                self.withdrawn(leaving.id.number, result.clone(), now);
+                let request = Operation::Request(claim.clone(), *wait);
+                return self.answered(&request, result, now);
+            }
+            _ => {}
         }
         let number = operation.claim().id.number;
         let Some(entry) = self.claims.get_mut(&number) else {
@@ -435,10 +478,11 @@ impl Gate {
         if !self.is_pending(number) {
             return;
         }
+        let is_on_its_way = self.is_on_its_way(number);
         let Some(entry) = self.claims.get_mut(&number) else {
             return;
         };
-        if self.on_its_way == Some(number) {
+        if is_on_its_way {
             entry.hinted = true;
         } else if entry.stage == Stage::Waiting {
             self.ask(number, Stage::Waiting, now);

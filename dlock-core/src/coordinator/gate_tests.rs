@@ -12,6 +12,7 @@ pub(super) const APART: Rules = Rules {
     share: false,
     keep: Duration::ZERO,
     listen: false,
+    replace: false,
 };
 
 pub(super) struct Caller {
@@ -91,6 +92,7 @@ pub(super) fn exchange(
         Operation::Listen(_) => ("listen", number),
         Operation::Withdraw(_, Attempts::Answered) => ("withdraw", number),
         Operation::Withdraw(_, Attempts::Unanswered) => ("withdraw with a mark", number),
+        Operation::Replace(..) => ("replace", number),
     }
 }
 
@@ -383,4 +385,117 @@ fn hints_do_not_starve_requests() {
     gate.push_changed(1, LATER);
     assert_eq!(exchange(&mut gate, LATER, Ok(WAITING)), ("request", 2));
     assert_eq!(exchange(&mut gate, LATER, Ok(WAITING)), ("look", 1));
+}
+
+/// A lock that is given back and asked for anew, at a store that can do both in one operation. Returns
+/// who asks anew, and the confirmation that the first claim has gone.
+fn given_back_and_asked_for(gate: &mut Coordinator) -> (Caller, Confirmation) {
+    let _holder = ask(gate, 1, Wait::InTurn);
+    exchange(gate, NOW, Ok(GRANTED));
+    let confirmation = gate.release(1, NOW).expect("it is withdrawn");
+    (ask(gate, 2, Wait::InTurn), confirmation)
+}
+
+const REPLACING: Rules = Rules {
+    replace: true,
+    ..APART
+};
+
+#[test]
+fn a_withdraw_and_the_next_request_are_one_operation_where_the_store_can_do_it() {
+    let mut gate = coordinator(REPLACING);
+    let (mut caller, mut confirmation) = given_back_and_asked_for(&mut gate);
+    let _third = ask(&mut gate, 3, Wait::InTurn);
+    let operation = perform(&mut gate, NOW);
+    assert!(
+        matches!(&operation, Operation::Replace(leaving, claim, Wait::InTurn)
+            if (leaving.id.number, claim.id.number) == (1, 2)),
+        "{operation:?}"
+    );
+    assert!(matches!(gate.next(NOW), Next::Nothing));
+    gate.answered(&operation, Ok(GRANTED), NOW);
+    assert_eq!(confirmation.try_recv(), Ok(Ok(())));
+    assert_eq!(caller.token(), Some(Some(token())));
+    assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("request", 3));
+
+    let mut gate = coordinator(APART);
+    let _both = given_back_and_asked_for(&mut gate);
+    let absent = Ok(Outcome::Absent);
+    assert_eq!(exchange(&mut gate, NOW, absent), ("withdraw", 1));
+    assert_eq!(exchange(&mut gate, NOW, Ok(GRANTED)), ("request", 2));
+}
+
+/// ATOM-B, ONCE: when the operation that was both has failed, each is asked for by itself, and whoever may
+/// have been requested leaves with a mark.
+#[test]
+fn a_replacement_that_failed_is_withdrawn_and_asked_for_by_itself() {
+    for (fault, leaves) in [
+        (StoreError::ambiguous("lost"), "withdraw with a mark"),
+        (StoreError::unavailable("loading"), "withdraw"),
+    ] {
+        let mut gate = coordinator(REPLACING);
+        let (mut caller, mut confirmation) = given_back_and_asked_for(&mut gate);
+        assert_eq!(exchange(&mut gate, NOW, Err(fault)), ("replace", 2));
+        assert!(caller.answer().is_none() && confirmation.try_recv().is_err());
+        let absent = Ok(Outcome::Absent);
+        assert_eq!(exchange(&mut gate, LATER, absent), ("withdraw", 1));
+        assert_eq!(confirmation.try_recv(), Ok(Ok(())));
+        assert_eq!(exchange(&mut gate, LATER, Ok(GRANTED)), ("request", 2));
+        assert_eq!(caller.token(), Some(Some(token())));
+        gate.release(2, LATER);
+        let absent = Ok(Outcome::Absent);
+        assert_eq!(exchange(&mut gate, LATER, absent), (leaves, 2));
+        assert!(gate.is_idle());
+    }
+}
+
+/// A store that refuses the request has not withdrawn either.
+#[test]
+fn a_replacement_that_is_refused_frees_the_claim_all_the_same() {
+    let mut gate = coordinator(REPLACING);
+    let (mut caller, mut confirmation) = given_back_and_asked_for(&mut gate);
+    let full = StoreError::refused("out of memory");
+    assert_eq!(exchange(&mut gate, NOW, Err(full)), ("replace", 2));
+    assert!(matches!(caller.answer(), Some(Err(Failure::Store(_)))));
+    assert!(confirmation.try_recv().is_err());
+    let absent = Ok(Outcome::Absent);
+    assert_eq!(exchange(&mut gate, LATER, absent), ("withdraw", 1));
+    assert_eq!(confirmation.try_recv(), Ok(Ok(())));
+    assert!(gate.is_idle());
+}
+
+/// CANCEL: whoever leaves while the operation is on its way is withdrawn after its answer.
+#[test]
+fn who_leaves_while_it_replaces_is_withdrawn() {
+    for (result, leaves) in [
+        (Ok(WAITING), "withdraw"),
+        (Err(StoreError::ambiguous("lost")), "withdraw with a mark"),
+    ] {
+        let mut gate = coordinator(REPLACING);
+        let (mut caller, confirmation) = given_back_and_asked_for(&mut gate);
+        let operation = perform(&mut gate, NOW);
+        gate.cancel(2, NOW);
+        let withdrawn = result.is_ok();
+        gate.answered(&operation, result, NOW);
+        assert!(caller.answer().is_none());
+        let absent = Ok(Outcome::Absent);
+        assert_eq!(exchange(&mut gate, NOW, absent), (leaves, 2));
+        if !withdrawn {
+            let absent = Ok(Outcome::Absent);
+            assert_eq!(exchange(&mut gate, LATER, absent), ("withdraw", 1));
+        }
+        assert!(gate.is_idle());
+        drop(confirmation);
+    }
+}
+
+/// A hint about a claim that is on its way is not lost, whichever operation it is.
+#[test]
+fn a_hint_about_a_claim_that_replaces_is_looked_into() {
+    let mut gate = coordinator(REPLACING);
+    let (_caller, _confirmation) = given_back_and_asked_for(&mut gate);
+    let operation = perform(&mut gate, NOW);
+    gate.push_changed(2, NOW);
+    gate.answered(&operation, Ok(WAITING), NOW);
+    assert_eq!(exchange(&mut gate, NOW, Ok(WAITING)), ("look", 2));
 }

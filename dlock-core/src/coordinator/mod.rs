@@ -46,6 +46,8 @@ pub(crate) struct Rules {
     pub(crate) keep: Duration,
     /// Whether the store has to be asked to tell that a claim is contended.
     pub(crate) listen: bool,
+    /// Whether the store can withdraw a claim and request another in one operation.
+    pub(crate) replace: bool,
 }
 
 impl Rules {
@@ -114,7 +116,7 @@ impl Coordinator {
         Self {
             rules,
             numbers,
-            gate: Gate::new(backoff),
+            gate: Gate::new(backoff, rules.replace),
             turns: Vec::new(),
             placed: Vec::new(),
             gone: Vec::new(),

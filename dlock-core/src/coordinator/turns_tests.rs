@@ -12,6 +12,7 @@ const TOGETHER: Rules = Rules {
     share: true,
     keep: Duration::ZERO,
     listen: false,
+    replace: false,
 };
 const KEEPING: Rules = Rules {
     keep: Duration::from_millis(200),

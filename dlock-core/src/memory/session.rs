@@ -55,6 +55,26 @@ impl Session for MemorySession {
         self.link.call(withdraw).await?
     }
 
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        let (leaving, claim) = (leaving.clone(), claim.clone());
+        let replace = move |store: &super::MemoryStore| {
+            store.with(|state, now| {
+                state.withdraw(&leaving, Attempts::Answered, store.stamp(state))?;
+                state.request(&claim, wait, store.stamp(state), now)
+            })
+        };
+        self.link.call(replace).await?
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         let id = self.id;
         let close = move |store: &super::MemoryStore| {

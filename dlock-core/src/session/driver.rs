@@ -207,6 +207,7 @@ impl Driver {
             Operation::Look(..) => debug_span!("look", backend, %lock, %mode),
             Operation::Listen(..) => debug_span!("listen", backend, %lock, %mode),
             Operation::Withdraw(..) => debug_span!("withdraw", backend, %lock, %mode),
+            Operation::Replace(..) => debug_span!("replace", backend, %lock, %mode),
         };
         let attempt = async move {
             let result = match &operation {
@@ -220,6 +221,9 @@ impl Driver {
                     .run(store.withdraw(claim, *attempts))
                     .await
                     .map(|()| Outcome::Absent),
+                Operation::Replace(leaving, claim, wait) => {
+                    limit.run(store.replace(leaving, claim, *wait)).await
+                }
             };
             if let Err(error) = &result {
                 debug!(%error, "failed");

@@ -134,6 +134,7 @@ impl Session {
                 backoff(opened.ttl),
                 Rules {
                     listen: !opened.session.pushes_contended(),
+                    replace: opened.session.replaces(),
                     ..rules
                 },
             ),

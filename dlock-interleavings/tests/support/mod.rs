@@ -168,6 +168,19 @@ impl Session for Far<Arc<dyn Session>> {
         there_and_back(self.0.listen(claim)).await
     }
 
+    fn replaces(&self) -> bool {
+        self.0.replaces()
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        there_and_back(self.0.replace(leaving, claim, wait)).await
+    }
+
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
         there_and_back(self.0.withdraw(claim, attempts)).await
     }
