@@ -141,22 +141,17 @@ pub trait Session: Debug + Send + Sync + 'static {
     }
 
     /// [Withdraws](Session::withdraw) one claim of a lock and [requests](Session::request) another of the
-    /// same lock, in this order and in one atomic step: those who waited behind the first come before the
-    /// second (FAIR). For a process that gives a lock back and asks for it anew. Called only where the
-    /// first one's request was answered, and neither has been asked for this before; never where the
-    /// session does not [replace](Session::replaces).
+    /// same lock, to wait in turn, in this order and in one atomic step: those who waited behind the first
+    /// come before the second (FAIR). For a process that gives a lock back and asks for it anew. Called
+    /// only where the first one's request was answered, and neither has been asked for this before; never
+    /// where the session does not [replace](Session::replaces).
     ///
     /// # Errors
     ///
     /// [`StoreError`], whose kind is true of both: a refusal says that neither has happened. The core
     /// then goes on with each by itself.
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
-        let _ = (leaving, wait);
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
+        let _ = leaving;
         let what = format!("nobody replaces a claim of {}", claim.name);
         Err(StoreError::refused(what))
     }

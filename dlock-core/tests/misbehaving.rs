@@ -156,14 +156,9 @@ impl Session for WickedSession {
         self.1.replaces()
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         self.1
-            .replace(leaving, claim, wait)
+            .replace(leaving, claim)
             .await
             .map(|outcome| self.0.answer(outcome))
     }

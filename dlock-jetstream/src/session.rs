@@ -200,7 +200,7 @@ impl JetStreamSession {
                 self.knocks.refuse(name);
                 return Ok(Put::InFlight);
             }
-            if matches!(work, Work::Request(..)) {
+            if matches!(work, Work::Request(..) | Work::Replace(..)) {
                 return Err(too_large());
             }
         }
@@ -238,12 +238,17 @@ impl JetStreamSession {
                 let look_after = self.free(draft, claim.id, Sight::Fresh).await?;
                 Ok(draft.decided(claim.id, look_after))
             }
+            Work::Replace(leaving, claim) => {
+                self.take_out(leaving, draft);
+                let entered = self.decide_request(claim, Wait::InTurn, draft, is_hint);
+                Ok(match entered.await? {
+                    // Only a write proves that the first one has gone (ATOM-B).
+                    Decision::Done(outcome) => Decision::Write(outcome),
+                    decision => decision,
+                })
+            }
             Work::Withdraw(claim, attempts) => {
-                draft.withdraw(claim.id);
-                if let Some(seen) = self.memory.has_knocked(claim.id) {
-                    // Whoever heard it may still let it in.
-                    draft.void(seen);
-                }
+                self.take_out(claim, draft);
                 Ok(match attempts {
                     _ if draft.changed => Decision::Write(Outcome::Absent),
                     _ if is_hint => Decision::Read,
@@ -268,6 +273,14 @@ impl JetStreamSession {
                     false => Decision::Done(Outcome::Absent),
                 })
             }
+        }
+    }
+
+    fn take_out(&self, claim: &Claim, draft: &mut Draft) {
+        draft.withdraw(claim.id);
+        if let Some(seen) = self.memory.has_knocked(claim.id) {
+            // Whoever heard it may still let it in.
+            draft.void(seen);
         }
     }
 
@@ -461,6 +474,23 @@ impl Session for JetStreamSession {
             .await?;
         self.memory.close(&claim.name, claim.id);
         Ok(())
+    }
+
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
+        self.lease.stands()?;
+        self.memory.open(&claim.name, claim.id);
+        let work = Work::Replace(leaving, claim);
+        let outcome = self.perform(&claim.name, work).await;
+        match &outcome {
+            Ok(_) => self.memory.close(&leaving.name, leaving.id),
+            Err(fault) if is_clean(fault) => self.memory.close(&claim.name, claim.id),
+            Err(_) => {}
+        }
+        outcome
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -16,6 +16,8 @@ pub(crate) enum Work<'a> {
     Request(&'a Claim, Wait),
     Look(&'a Claim),
     Withdraw(&'a Claim, Attempts),
+    /// The first claim leaves, and the second asks to wait in turn.
+    Replace(&'a Claim, &'a Claim),
     /// Takes out all that the session has there.
     Leave(SessionId),
 }
@@ -23,9 +25,10 @@ pub(crate) enum Work<'a> {
 impl Work<'_> {
     pub(crate) fn claim(&self) -> Option<ClaimId> {
         match self {
-            Work::Request(claim, _) | Work::Look(claim) | Work::Withdraw(claim, _) => {
-                Some(claim.id)
-            }
+            Work::Request(claim, _)
+            | Work::Look(claim)
+            | Work::Withdraw(claim, _)
+            | Work::Replace(_, claim) => Some(claim.id),
             Work::Leave(_) => None,
         }
     }
@@ -44,7 +47,7 @@ impl Work<'_> {
         match self {
             Work::Request(..) => seen.claims().all(|claim| claim.id.session == own),
             Work::Look(_) => false,
-            Work::Withdraw(claim, _) => seen.get(claim.id).is_some(),
+            Work::Withdraw(claim, _) | Work::Replace(claim, _) => seen.get(claim.id).is_some(),
             Work::Leave(_) => seen.claims().any(|claim| claim.id.session == own),
         }
     }
@@ -57,9 +60,13 @@ impl Work<'_> {
         let claims = u32::try_from(document.table.claims().count()).unwrap_or(u32::MAX);
         let crowd = write.saturating_mul(claims);
         let pause = match self {
-            Work::Withdraw(claim, _) if document.holds(|id| id == claim.id) => Duration::ZERO,
+            Work::Withdraw(claim, _) | Work::Replace(claim, _)
+                if document.holds(|id| id == claim.id) =>
+            {
+                Duration::ZERO
+            }
             Work::Leave(session) if document.holds(|id| id.session == *session) => Duration::ZERO,
-            Work::Withdraw(..) | Work::Leave(_) => crowd,
+            Work::Withdraw(..) | Work::Replace(..) | Work::Leave(_) => crowd,
             Work::Request(..) | Work::Look(_) => {
                 crowd.max(Duration::from_millis(1) * (1 << (*collisions).min(8)))
             }

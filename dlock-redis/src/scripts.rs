@@ -21,6 +21,7 @@ pub(crate) struct Scripts {
     pub(crate) request: Script,
     pub(crate) status: Script,
     pub(crate) withdraw: Script,
+    pub(crate) replace: Script,
     pub(crate) reap: Script,
     pub(crate) renew: Script,
     pub(crate) close: Script,
@@ -34,6 +35,10 @@ const LOCK: &str = include_str!("scripts/lock.lua");
 const CLAIM: &str = include_str!("scripts/claim.lua");
 const LEASE: &str = include_str!("scripts/lease.lua");
 const ORDER: &str = include_str!("scripts/order.lua");
+const ENTER: &str = include_str!("scripts/enter.lua");
+const REQUEST_FREE: &str = include_str!("scripts/request_free.lua");
+const REQUEST: &str = include_str!("scripts/request.lua");
+const LEAVE: &str = include_str!("scripts/leave.lua");
 const QUEUE: &str = include_str!("scripts/queue.lua");
 const ANSWER: &str = include_str!("scripts/answer.lua");
 
@@ -66,11 +71,12 @@ impl Scripts {
                     CLAIM,
                     LEASE,
                     ORDER,
-                    include_str!("scripts/request_free.lua"),
+                    ENTER,
+                    REQUEST_FREE,
                     &conflicts,
                     QUEUE,
                     ANSWER,
-                    include_str!("scripts/request.lua"),
+                    REQUEST,
                 ],
             ),
             status: script(
@@ -92,6 +98,7 @@ impl Scripts {
                 &[
                     LOCK,
                     CLAIM,
+                    LEAVE,
                     include_str!("scripts/withdraw_held.lua"),
                     CLOCK,
                     LEASE,
@@ -99,6 +106,25 @@ impl Scripts {
                     &conflicts,
                     QUEUE,
                     include_str!("scripts/withdraw.lua"),
+                ],
+            ),
+            replace: script(
+                MAKES_DATA,
+                &[
+                    CLOCK,
+                    LOCK,
+                    CLAIM,
+                    LEASE,
+                    ORDER,
+                    ENTER,
+                    LEAVE,
+                    include_str!("scripts/replace_held.lua"),
+                    REQUEST_FREE,
+                    &conflicts,
+                    QUEUE,
+                    ANSWER,
+                    include_str!("scripts/replace.lua"),
+                    REQUEST,
                 ],
             ),
             reap: script(

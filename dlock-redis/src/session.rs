@@ -200,6 +200,20 @@ impl RedisSession {
         self.store.link.call(&call).await
     }
 
+    /// What the scripts are told of a claim that asks.
+    fn newcomer(&self, claim: &Claim, wait: Wait) -> Result<Vec<String>, StoreError> {
+        // Only a request with a label of its own has another one.
+        let owner = match claim.owner == self.owner {
+            true => self.owner_in_json.clone(),
+            false => in_json(&claim.owner)?,
+        };
+        let wait = match wait {
+            Wait::InTurn => "wait",
+            Wait::Never => "never",
+        };
+        Ok(vec![wait.to_owned(), claim.mode.index().to_string(), owner])
+    }
+
     /// The state of a claim as a script tells it, once it is as durable as was asked for.
     fn outcome(
         &self,
@@ -320,16 +334,7 @@ impl Session for RedisSession {
     }
 
     async fn request(&self, claim: &Claim, wait: Wait) -> Result<Outcome, StoreError> {
-        // Only a request with a label of its own has another one.
-        let owner = match claim.owner == self.owner {
-            true => self.owner_in_json.clone(),
-            false => in_json(&claim.owner)?,
-        };
-        let wait = match wait {
-            Wait::InTurn => "wait",
-            Wait::Never => "never",
-        };
-        let more = vec![wait.to_owned(), claim.mode.index().to_string(), owner];
+        let more = self.newcomer(claim, wait)?;
         let script = &self.store.scripts.request;
         let (reply, confirmed) = self.ask(script, claim, self.store.confirm, more).await?;
         self.outcome(claim, &reply, confirmed)
@@ -354,6 +359,19 @@ impl Session for RedisSession {
         let more = vec![attempts.to_owned()];
         self.ask(script, claim, Confirm::Reply, more).await?;
         Ok(())
+    }
+
+    /// Not where a grant has to be confirmed: a release would wait for that.
+    fn replaces(&self) -> bool {
+        matches!(self.store.confirm, Confirm::Reply)
+    }
+
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
+        let mut more = self.newcomer(claim, Wait::InTurn)?;
+        more.push(leaving.id.to_string());
+        let script = &self.store.scripts.replace;
+        let (reply, confirmed) = self.ask(script, claim, self.store.confirm, more).await?;
+        self.outcome(claim, &reply, confirmed)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -156,13 +156,8 @@ impl Session for StallingSession {
         self.inner.replaces()
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
-        self.inner.replace(leaving, claim, wait).await
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
+        self.inner.replace(leaving, claim).await
     }
 
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {

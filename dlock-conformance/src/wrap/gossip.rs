@@ -148,14 +148,9 @@ impl Session for GossipSession {
         self.inner.replaces()
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         self.gossip_about(claim);
-        self.inner.replace(leaving, claim, wait).await
+        self.inner.replace(leaving, claim).await
     }
 
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {

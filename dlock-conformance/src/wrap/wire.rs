@@ -212,15 +212,10 @@ impl Session for WireSession {
         self.inner.replaces()
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         let inner = Arc::clone(&self.inner);
         let (leaving, claim) = (leaving.clone(), claim.clone());
-        let replace = async move { inner.replace(&leaving, &claim, wait).await };
+        let replace = async move { inner.replace(&leaving, &claim).await };
         self.path.send(replace).await
     }
 

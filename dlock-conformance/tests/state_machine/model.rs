@@ -82,6 +82,12 @@ pub(crate) enum Step {
         number: u64,
         attempts: Attempts,
     },
+    /// A claim is withdrawn and another one of the same client and lock requested, in one operation.
+    Replace {
+        leaving: u64,
+        number: u64,
+        mode: Mode,
+    },
     Status {
         number: u64,
     },
@@ -124,6 +130,12 @@ impl ReferenceStateMachine for Model {
         let queues = model.locks.iter().flat_map(|lock| &lock.queue);
         let present: Vec<u64> = queues.copied().collect();
         let leaving = if present.is_empty() { &known } else { &present };
+        let replace = (select(leaving.clone()), select(Mode::ALL.as_slice()));
+        let replace = replace.prop_map(move |(leaving, mode)| Step::Replace {
+            leaving,
+            number,
+            mode,
+        });
         let attempts = || prop_oneof![Just(Attempts::Answered), Just(Attempts::Unanswered)];
         let withdraw = |numbers: &[u64]| {
             let step = |(number, attempts)| Step::Withdraw { number, attempts };
@@ -134,6 +146,7 @@ impl ReferenceStateMachine for Model {
             2 => (select(known.clone()), wait())
                 .prop_map(|(number, wait)| Step::Repeat { number, wait }),
             6 => withdraw(leaving),
+            3 => replace,
             1 => withdraw(&known),
             1 => select(known).prop_map(|number| Step::Status { number }),
             1 => (0..CLIENTS).prop_map(|client| Step::Reopen { client }),
@@ -150,9 +163,11 @@ impl ReferenceStateMachine for Model {
                 let asked = model.claims.get(number);
                 asked.is_some_and(|asked| asked.marked || !asked.retired)
             }
-            Step::Withdraw { number, .. } | Step::Status { number } => {
-                model.claims.contains_key(number)
+            Step::Withdraw { number, .. }
+            | Step::Replace {
+                leaving: number, ..
             }
+            | Step::Status { number } => model.claims.contains_key(number),
         }
     }
 
@@ -166,16 +181,7 @@ impl ReferenceStateMachine for Model {
                 wait,
                 late,
             } => {
-                let asked = Asked {
-                    client,
-                    session: model.sessions[client],
-                    lock,
-                    mode,
-                    marked: false,
-                    retired: false,
-                };
-                model.claims.insert(number, asked);
-                model.next = number + 1;
+                model.make(number, client, lock, mode);
                 if late {
                     model.withdraw(number, Attempts::Unanswered);
                 }
@@ -183,6 +189,16 @@ impl ReferenceStateMachine for Model {
             }
             Step::Repeat { number, wait } => model.request(number, wait),
             Step::Withdraw { number, attempts } => model.withdraw(number, attempts),
+            Step::Replace {
+                leaving,
+                number,
+                mode,
+            } => {
+                let (client, lock) = (model.claims[&leaving].client, model.claims[&leaving].lock);
+                model.withdraw(leaving, Attempts::Answered);
+                model.make(number, client, lock, mode);
+                model.request(number, Wait::InTurn);
+            }
             Step::Status { .. } => {}
             Step::Reopen { client } => model.reopen(client),
         }
@@ -235,6 +251,19 @@ impl Model {
         queue
             .filter(|number| self.granted(*number) == Some(granted))
             .collect()
+    }
+
+    fn make(&mut self, number: u64, client: usize, lock: usize, mode: Mode) {
+        let asked = Asked {
+            client,
+            session: self.sessions[client],
+            lock,
+            mode,
+            marked: false,
+            retired: false,
+        };
+        self.claims.insert(number, asked);
+        self.next = number + 1;
     }
 
     fn request(&mut self, number: u64, wait: Wait) {
@@ -338,6 +367,14 @@ impl Model {
             Step::Withdraw { number, attempts } => {
                 let (who, claim) = known(number);
                 format!("{who} withdraws {claim}, {attempts:?}")
+            }
+            Step::Replace {
+                leaving,
+                number,
+                mode,
+            } => {
+                let (who, claim) = known(leaving);
+                format!("{who} replaces {claim} by {number} in {mode}")
             }
             Step::Status { number } => {
                 let (who, claim) = known(number);

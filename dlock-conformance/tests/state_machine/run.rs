@@ -128,6 +128,9 @@ impl<'a> Run<'a> {
             }
             Step::Repeat { number, wait } => self.request(after, number, wait).await?,
             Step::Withdraw { number, attempts } => self.withdraw(after, number, attempts).await?,
+            Step::Replace {
+                leaving, number, ..
+            } => self.replace(after, leaving, number).await?,
             Step::Status { number } => {
                 let claim = self.claim(after, number)?;
                 let asking = self.session_of(after, number).status(&claim);
@@ -156,6 +159,18 @@ impl<'a> Run<'a> {
         within(LIMIT, "a withdraw", leaving)
             .await?
             .because("a withdraw")
+    }
+
+    /// In one operation, where the store can do that.
+    async fn replace(&mut self, model: &Model, leaving: u64, number: u64) -> Verdict {
+        if !self.session_of(model, number).replaces() {
+            self.withdraw(model, leaving, Attempts::Answered).await?;
+            return self.request(model, number, Wait::InTurn).await;
+        }
+        let (old, new) = (self.claim(model, leaving)?, self.claim(model, number)?);
+        let asking = self.session_of(model, number).replace(&old, &new);
+        let outcome = within(LIMIT, "a replacement", asking).await?;
+        self.check_outcome(model, number, outcome.because("a replacement")?)
     }
 
     async fn close(&self, client: usize) -> Verdict {

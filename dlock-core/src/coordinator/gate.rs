@@ -67,7 +67,7 @@ pub(crate) enum Operation {
     Listen(Arc<Claim>),
     Withdraw(Arc<Claim>, Attempts),
     /// The first claim leaves, and the second asks: a withdraw and a request in one.
-    Replace(Arc<Claim>, Arc<Claim>, Wait),
+    Replace(Arc<Claim>, Arc<Claim>),
 }
 
 impl Operation {
@@ -77,7 +77,7 @@ impl Operation {
             | Operation::Look(claim)
             | Operation::Listen(claim)
             | Operation::Withdraw(claim, _)
-            | Operation::Replace(_, claim, _) => claim,
+            | Operation::Replace(_, claim) => claim,
         }
     }
 }
@@ -283,8 +283,7 @@ impl Gate {
         Next::Perform(match entering {
             Some(entering) => {
                 let (leaving, entering) = (&self.claims[&number], &self.claims[&entering]);
-                let claims = (leaving.claim.clone(), entering.claim.clone());
-                Operation::Replace(claims.0, claims.1, entering.wait)
+                Operation::Replace(leaving.claim.clone(), entering.claim.clone())
             }
             None => self.operation(number),
         })
@@ -297,7 +296,8 @@ impl Gate {
         let is_next = self.replaces
             && *due <= now
             && self.claims[&leaving].is_fresh(Stage::Leaving)
-            && self.claims[number].is_fresh(Stage::Requested);
+            && self.claims[number].is_fresh(Stage::Requested)
+            && self.claims[number].wait == Wait::InTurn;
         is_next.then_some(*number)
     }
 
@@ -328,9 +328,9 @@ impl Gate {
         match operation {
             Operation::Listen(_) => return,
             // Each is told what it would be told alone.
-            Operation::Replace(leaving, claim, wait) => {
+            Operation::Replace(leaving, claim) => {
                 self.withdrawn(leaving.id.number, result.clone(), now);
-                let request = Operation::Request(claim.clone(), *wait);
+                let request = Operation::Request(claim.clone(), Wait::InTurn);
                 return self.answered(&request, result, now);
             }
             _ => {}

@@ -408,7 +408,7 @@ fn a_withdraw_and_the_next_request_are_one_operation_where_the_store_can_do_it()
     let _third = ask(&mut gate, 3, Wait::InTurn);
     let operation = perform(&mut gate, NOW);
     assert!(
-        matches!(&operation, Operation::Replace(leaving, claim, Wait::InTurn)
+        matches!(&operation, Operation::Replace(leaving, claim)
             if (leaving.id.number, claim.id.number) == (1, 2)),
         "{operation:?}"
     );

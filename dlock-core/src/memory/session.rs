@@ -59,17 +59,12 @@ impl Session for MemorySession {
         true
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         let (leaving, claim) = (leaving.clone(), claim.clone());
         let replace = move |store: &super::MemoryStore| {
             store.with(|state, now| {
                 state.withdraw(&leaving, Attempts::Answered, store.stamp(state))?;
-                state.request(&claim, wait, store.stamp(state), now)
+                state.request(&claim, Wait::InTurn, store.stamp(state), now)
             })
         };
         self.link.call(replace).await?

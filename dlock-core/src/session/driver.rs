@@ -221,8 +221,8 @@ impl Driver {
                     .run(store.withdraw(claim, *attempts))
                     .await
                     .map(|()| Outcome::Absent),
-                Operation::Replace(leaving, claim, wait) => {
-                    limit.run(store.replace(leaving, claim, *wait)).await
+                Operation::Replace(leaving, claim) => {
+                    limit.run(store.replace(leaving, claim)).await
                 }
             };
             if let Err(error) = &result {

@@ -172,13 +172,8 @@ impl Session for Far<Arc<dyn Session>> {
         self.0.replaces()
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
-        there_and_back(self.0.replace(leaving, claim, wait)).await
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
+        there_and_back(self.0.replace(leaving, claim)).await
     }
 
     async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
