@@ -389,6 +389,8 @@ pub struct Prices {
     pub take_over_in_a_queue: u64,
     /// Releasing.
     pub release: u64,
+    /// Giving a lock back and asking for it anew at once, when nobody else wants it.
+    pub anew: u64,
     /// A try on a lock that is held.
     pub refused_try: u64,
     /// The most requests that one heartbeat may make, however many locks the session holds.

@@ -30,6 +30,8 @@ const SERVERS: &[&str] = &["redis", "etcd", "jetstream"];
 const APART: &[&str] = &["memory", "redis", "jetstream"];
 /// Where a claim's owner is told unasked that others wait.
 const TELLING: &[&str] = &["memory", "redis", "jetstream"];
+/// Where a claim can be replaced in one operation.
+const REPLACING: &[&str] = &["memory", "redis", "jetstream"];
 /// What is broken has nothing to do with the store.
 const CORE: &[&str] = &["memory", "redis"];
 /// Where only the core knows which attempts went unanswered: on JetStream every withdraw of a claim
@@ -59,6 +61,11 @@ const CATCHES: &[Catch] = &[
         Mutant::SingleWithdraw,
         ALL,
         "ATOM-B/release-without-a-network",
+    ),
+    caught(
+        Mutant::HalfReplacement,
+        REPLACING,
+        "ATOM-B/given-back-and-asked-for-anew-without-a-network",
     ),
     caught(Mutant::UncheckedRelease, ALL, "ATOM-B/late-release"),
     caught(Mutant::HintIsGrant, ALL, "WAKE/false-hints"),

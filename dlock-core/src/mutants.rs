@@ -46,6 +46,8 @@ mutants! {
         "ATOM-B: a withdraw frees whoever holds the lock, not the claim that it names.",
     SingleWithdraw "single-withdraw":
         "ATOM-B: a withdraw that fails is not repeated.",
+    HalfReplacement "half-replacement":
+        "ATOM-B: a claim that was to leave in the operation that requests another counts as gone if that fails.",
     DeadlineFromReply "deadline-from-reply":
         "LIVE-B: the deadline counts from the reply to a renewal, not from its sending.",
     NoMargin "no-margin":

@@ -1,5 +1,6 @@
 //! The cases, a file for each of the contract's rules (or two that belong together).
 
+mod anew;
 mod cancel;
 mod cancel_points;
 mod chaos;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         limits::cases,
         servers::cases,
         together::cases,
+        anew::cases,
         nodes::cases,
         nodes_quorum::cases,
         costs::cases,

@@ -219,6 +219,7 @@ impl Meter for JetStreamServer {
             take_over: 0,
             take_over_in_a_queue: 0,
             release: 1,
+            anew: 1,
             refused_try: 2,
             heartbeat: 1,
         }

@@ -49,9 +49,10 @@ impl Target for Memory {
 impl Meter for Memory {
     async fn read(&self) -> Verdict<Counts> {
         let done = self.store.operations();
+        let claims = done.requests + done.withdraws - done.replacements;
         let sessions = done.opens + done.renewals + done.closes;
         Ok(Counts {
-            requests: done.requests + done.looks + done.withdraws + sessions,
+            requests: claims + done.looks + sessions,
             pushes: done.pushes,
             changes: None,
             steps: None,
@@ -66,6 +67,7 @@ impl Meter for Memory {
             take_over: 0,
             take_over_in_a_queue: 0,
             release: 1,
+            anew: 1,
             refused_try: 1,
             heartbeat: 1,
         }

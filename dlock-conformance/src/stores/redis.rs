@@ -182,6 +182,7 @@ impl Meter for RedisServer {
             take_over: 0,
             take_over_in_a_queue: 0,
             release: 1,
+            anew: 1,
             refused_try: 1,
             heartbeat: 1,
         }

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::operation::{Backoff, Next, Number, Operation};
 use crate::mutants::{Mutant, is_on};
 use crate::{
     Attempts, Claim, FencingToken, LossReason, Moment, Outcome, StoreError, StoreErrorKind, Wait,
@@ -41,9 +42,6 @@ pub(super) const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(3);
 
 /// A store that asks for a look at once would be asked without a pause.
 pub(super) const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(5);
-
-/// A claim's number in its session: the key by which coordinator and session speak of it.
-pub(crate) type Number = u64;
 
 /// What became of a request: the claim is granted with this token, or may not wait and is not granted.
 pub(super) type Answer = Result<Option<FencingToken>, Failure>;
@@ -57,60 +55,6 @@ pub(crate) enum Failure {
     /// The session was over before the store had given the claim a place: nothing is lost by asking
     /// again in another session.
     NeverPlaced(LossReason),
-}
-
-/// What the store is to be asked next.
-#[derive(Clone, Debug)]
-pub(crate) enum Operation {
-    Request(Arc<Claim>, Wait),
-    Look(Arc<Claim>),
-    Listen(Arc<Claim>),
-    Withdraw(Arc<Claim>, Attempts),
-    /// The first claim leaves, and the second asks: a withdraw and a request in one.
-    Replace(Arc<Claim>, Arc<Claim>),
-}
-
-impl Operation {
-    pub(crate) fn claim(&self) -> &Arc<Claim> {
-        match self {
-            Operation::Request(claim, _)
-            | Operation::Look(claim)
-            | Operation::Listen(claim)
-            | Operation::Withdraw(claim, _)
-            | Operation::Replace(_, claim) => claim,
-        }
-    }
-}
-
-/// What is to be done for the name.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Perform this now, and report to [`Gate::answered`].
-    Perform(Operation),
-    /// Nothing before this moment.
-    At(Moment),
-    /// Nothing until somebody asks, or the operation on its way is answered.
-    Nothing,
-}
-
-/// How long to wait before a failed operation is tried again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
-    pub(crate) first: Duration,
-    pub(crate) longest: Duration,
-}
-
-impl Backoff {
-    /// Doubles with each failure up to the longest, less a random part of at most a half, so that
-    /// clients that failed together do not come back together.
-    pub(crate) fn after(&self, failures: u32) -> Duration {
-        let doubled = self
-            .first
-            .saturating_mul(1 << failures.saturating_sub(1).min(16));
-        doubled
-            .min(self.longest)
-            .mul_f64(1.0 - fastrand::f64() / 2.0)
-    }
 }
 
 #[derive(Debug)]
@@ -329,7 +273,11 @@ impl Gate {
             Operation::Listen(_) => return,
             // Each is told what it would be told alone.
             Operation::Replace(leaving, claim) => {
-                self.withdrawn(leaving.id.number, result.clone(), now);
+                let left = match is_on(Mutant::HalfReplacement) {
+                    true => Ok(Outcome::Absent),
+                    false => result.clone(),
+                };
+                self.withdrawn(leaving.id.number, left, now);
                 let request = Operation::Request(claim.clone(), Wait::InTurn);
                 return self.answered(&request, result, now);
             }

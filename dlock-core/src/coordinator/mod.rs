@@ -20,6 +20,7 @@
 //! that one is granted.
 
 mod gate;
+mod operation;
 mod turn;
 
 use std::sync::Arc;
@@ -28,8 +29,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub(crate) use gate::{Backoff, Failure, Next, Number, Operation};
+pub(crate) use gate::Failure;
 use gate::{Gate, tell};
+pub(crate) use operation::{Backoff, Next, Number, Operation};
 pub(crate) use turn::UNHEARD as LONGEST_KEPT;
 use turn::{News, Stage, Turn, Waiter, is_shared};
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::gate::Number;
-use super::{Answer, Granted};
+use super::{Answer, Granted, Number};
 use crate::mutants::{Mutant, is_on};
 use crate::sync::AtomicBool;
 use crate::{Claim, FencingToken, Mode, Moment, Wait};

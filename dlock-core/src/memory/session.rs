@@ -63,6 +63,7 @@ impl Session for MemorySession {
         let (leaving, claim) = (leaving.clone(), claim.clone());
         let replace = move |store: &super::MemoryStore| {
             store.with(|state, now| {
+                state.operations.replacements += 1;
                 state.withdraw(&leaving, Attempts::Answered, store.stamp(state))?;
                 state.request(&claim, Wait::InTurn, store.stamp(state), now)
             })

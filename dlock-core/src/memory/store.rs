@@ -35,6 +35,9 @@ pub struct Operations {
     pub looks: u64,
     /// Claims withdrawn.
     pub withdraws: u64,
+    /// Claims withdrawn and others requested in one operation. Each is among the requests and the withdraws,
+    /// too.
+    pub replacements: u64,
     /// Sessions closed.
     pub closes: u64,
     /// Pushes sent to clients.
