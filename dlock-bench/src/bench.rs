@@ -15,7 +15,7 @@ use crate::sheet::{Point, Sheet};
 use crate::store::Place;
 
 /// Nobody is waited for longer.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One run on one store.
 pub(crate) struct Bench {
@@ -58,6 +58,13 @@ impl Bench {
 
     /// All who take part, each round beginning with another one, so that nobody is always first.
     pub(crate) fn in_turn(&self) -> Vec<Contestant> {
+        let mut all = self.for_one_lock();
+        all.retain(|who| who.role != Role::Variant);
+        all
+    }
+
+    /// The same with those who are there for that alone.
+    pub(crate) fn for_one_lock(&self) -> Vec<Contestant> {
         let mut all = self.contestants.clone();
         let shift = self.sheet.round % all.len().max(1);
         all.rotate_left(shift);

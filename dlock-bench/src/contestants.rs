@@ -17,6 +17,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(10);
 pub(crate) const FLOOR: &str = "floor";
 /// The name of dlock, in the results.
 pub(crate) const DLOCK: &str = "dlock";
+/// The same for who drops its guards, and does not wait until they are released.
+pub(crate) const DROPPED: &str = "dlock, dropped";
 
 /// A client: it has its own connection, and can be shared by tasks.
 #[async_trait]
@@ -37,7 +39,7 @@ pub(crate) trait Locker: Send + Sync {
 /// A lock that is held.
 #[async_trait]
 pub(crate) trait Held: Send {
-    /// Comes back when the store has confirmed it.
+    /// Comes back when the store has confirmed it, but for [`DROPPED`].
     async fn release(self: Box<Self>) -> Verdict;
 }
 
@@ -48,6 +50,8 @@ pub(crate) enum Role {
     Subject,
     /// The operations that no lock on this store can do without. It does not wait: it is for one client.
     Floor,
+    /// dlock used in another way, where many want one lock.
+    Variant,
     /// Another lock, as its users would use it.
     Peer,
 }
@@ -116,9 +120,14 @@ impl Contestant {
 
 /// All who can be measured on this store, dlock first and its floor next.
 pub(crate) fn all(store: Store) -> Vec<Contestant> {
-    let mut all = vec![Contestant::new(DLOCK, Role::Subject, |place| {
-        Box::pin(dlock_client(place))
-    })];
+    let mut all = vec![
+        Contestant::new(DLOCK, Role::Subject, |place| {
+            Box::pin(async move { Ok(Arc::new(Dlock(connect(place).await?)) as Arc<dyn Locker>) })
+        }),
+        Contestant::new(DROPPED, Role::Variant, |place| {
+            Box::pin(async move { Ok(Arc::new(Dropped(connect(place).await?)) as Arc<dyn Locker>) })
+        }),
+    ];
     match store {
         Store::Redis | Store::Valkey => {
             all.push(floors::redis::CONTESTANT);
@@ -137,13 +146,13 @@ pub(crate) fn all(store: Store) -> Vec<Contestant> {
     all
 }
 
+async fn connect(place: Place) -> Verdict<Client> {
+    Ok(dlock::connect(&place.url).await?)
+}
+
 struct Dlock(Client);
 
 struct DlockGuard(Guard);
-
-async fn dlock_client(place: Place) -> Verdict<Arc<dyn Locker>> {
-    Ok(Arc::new(Dlock(dlock::connect(&place.url).await?)))
-}
 
 #[async_trait]
 impl Locker for Dlock {
@@ -165,5 +174,30 @@ impl Locker for Dlock {
 impl Held for DlockGuard {
     async fn release(self: Box<Self>) -> Verdict {
         Ok(self.0.release().await?)
+    }
+}
+
+/// As [`Dlock`], but that it drops its guards: who asks for the lock again at once may do so in the operation
+/// in which it gives it back.
+struct Dropped(Client);
+
+struct DroppedGuard(Guard);
+
+#[async_trait]
+impl Locker for Dropped {
+    async fn lock(&self, name: &str) -> Verdict<Box<dyn Held>> {
+        Ok(Box::new(DroppedGuard(self.0.lock(name).await?)))
+    }
+
+    async fn close(&self) {
+        let _ = self.0.close(Duration::from_secs(5)).await;
+    }
+}
+
+#[async_trait]
+impl Held for DroppedGuard {
+    async fn release(self: Box<Self>) -> Verdict {
+        drop(self.0);
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ use dlock_core::{
     Opened, Outcome, Session, SessionTerms, StoreError, Ttl, Wait, async_trait,
 };
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 /// What is wrong with a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ enum Vice {
     RenewsForNothing,
     /// It panics when it is asked for the lock `boom`.
     Panics,
+    /// It panics when it is first asked to withdraw, before there is a future.
+    PanicsInTheCall,
     /// It makes every call wait for the one before.
     OneAtATime,
     /// It opens a session more slowly than its lease lasts.
@@ -163,8 +166,22 @@ impl Session for WickedSession {
             .map(|outcome| self.0.answer(outcome))
     }
 
-    async fn withdraw(&self, claim: &Claim, attempts: Attempts) -> Result<(), StoreError> {
-        self.1.withdraw(claim, attempts).await
+    // By hand, as somebody may write it: a part is done before there is a future.
+    fn withdraw<'a, 'b, 'c>(
+        &'a self,
+        claim: &'b Claim,
+        attempts: Attempts,
+    ) -> BoxFuture<'c, Result<(), StoreError>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        let is_first = self.0.calls.fetch_add(1, Ordering::Relaxed) == 1;
+        assert!(
+            !(self.0.vice == Vice::PanicsInTheCall && is_first),
+            "the backend's own fault"
+        );
+        self.1.withdraw(claim, attempts)
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -209,6 +226,17 @@ async fn a_panic_costs_one_request_and_not_the_other_locks() {
     );
     assert!(guard.is_held());
     guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_before_there_is_a_future_costs_one_attempt() {
+    let backend = Wicked::new(Vice::PanicsInTheCall);
+    let client = backend.client().await;
+    let (one, other) = (client.lock("a").await.unwrap(), client.lock("b").await);
+    backend.calls.store(1, Ordering::Relaxed);
+    one.release().await.unwrap();
+    assert!(backend.calls.load(Ordering::Relaxed) > 2, "tried again");
+    assert!(other.unwrap().is_held());
 }
 
 /// What is on its way when the client is closed is dropped, with what it holds.

@@ -24,7 +24,7 @@ pub(super) async fn run(bench: &mut Bench) {
             if !bench.reaches(&point, kind) {
                 continue;
             }
-            for who in bench.in_turn() {
+            for who in bench.for_one_lock() {
                 one(bench, &point, who, kind, *count).await;
             }
         }

@@ -176,7 +176,7 @@ impl Driver {
         let limit = self.limited();
         let span = debug_span!("renew", backend = self.backend);
         let attempt = async move {
-            let result = limit.run(store.renew()).await;
+            let result = limit.run(|| store.renew()).await;
             Done::Renewed { sent, result }
         };
         self.running.push(Box::pin(attempt.instrument(span)));
@@ -211,18 +211,18 @@ impl Driver {
         };
         let attempt = async move {
             let result = match &operation {
-                Operation::Request(claim, wait) => limit.run(store.request(claim, *wait)).await,
-                Operation::Look(claim) => limit.run(store.status(claim)).await,
+                Operation::Request(claim, wait) => limit.run(|| store.request(claim, *wait)).await,
+                Operation::Look(claim) => limit.run(|| store.status(claim)).await,
                 Operation::Listen(claim) => limit
-                    .run(store.listen(claim))
+                    .run(|| store.listen(claim))
                     .await
                     .map(|()| Outcome::Waiting { look_after: None }),
                 Operation::Withdraw(claim, attempts) => limit
-                    .run(store.withdraw(claim, *attempts))
+                    .run(|| store.withdraw(claim, *attempts))
                     .await
                     .map(|()| Outcome::Absent),
                 Operation::Replace(leaving, claim) => {
-                    limit.run(store.replace(leaving, claim)).await
+                    limit.run(|| store.replace(leaving, claim)).await
                 }
             };
             if let Err(error) = &result {
@@ -353,7 +353,7 @@ impl Driver {
             if !left.is_zero() {
                 limited.limit = limited.limit.min(left);
             }
-            match limited.run(self.store.close()).await {
+            match limited.run(|| self.store.close()).await {
                 Ok(()) => break,
                 Err(error) if error.kind() == StoreErrorKind::Lapsed => break,
                 Err(error) if clock.now() >= until => return Err(error),
@@ -394,11 +394,13 @@ struct Limited {
 }
 
 impl Limited {
-    async fn run<T>(
-        &self,
-        attempt: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        // A panic in a backend costs one attempt, not every lock of the client.
+    async fn run<T, F>(&self, ask: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        // A panic in a backend costs one attempt, not every lock of the client; also one in the call,
+        // before there is a future.
+        let attempt = async { ask().await };
         let contained = AssertUnwindSafe(attempt).catch_unwind().map(|result| {
             result.unwrap_or_else(|_| {
                 error!("the backend panicked");
