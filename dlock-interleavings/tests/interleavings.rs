@@ -126,6 +126,39 @@ fn a_release_hands_over_to_whoever_asks_meanwhile() {
     });
 }
 
+/// ATOM-B, FAIR, CANCEL: clients that drop a guard and ask for the lock anew at once, which may be one operation,
+/// are never inside together, and one of them may give up wherever it is.
+#[test]
+fn clients_give_a_lock_back_and_ask_anew() {
+    static REPLACED: AtomicU64 = AtomicU64::new(0);
+    explore(async |scene: Scene| {
+        let resource = Arc::new(Resource::default());
+        let mut tasks = Vec::new();
+        for _ in 0..2 {
+            let ((client, _), resource) = (scene.client().await, resource.clone());
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..3 {
+                    let guard = client.lock(NAME).await.unwrap();
+                    resource.use_it(&guard).await;
+                }
+            }));
+        }
+        let (client, _) = scene.client().await;
+        let gives_up = tokio::spawn(async move {
+            drop(client.lock(NAME).await.unwrap());
+            drop(client.lock(NAME).await);
+        });
+        a_while().await;
+        gives_up.abort();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        scene.becomes_free().await;
+        REPLACED.fetch_add(scene.store.operations().replacements, SeqCst);
+    });
+    assert!(REPLACED.load(SeqCst) > 1000, "{REPLACED:?} replacements");
+}
+
 /// LIVE-B, the output gate: once the deadline has passed nobody gets a guard of that session, and the
 /// lock is soon free for others.
 #[test]
