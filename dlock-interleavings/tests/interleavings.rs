@@ -133,6 +133,8 @@ fn clients_give_a_lock_back_and_ask_anew() {
     static REPLACED: AtomicU64 = AtomicU64::new(0);
     explore(async |scene: Scene| {
         let resource = Arc::new(Resource::default());
+        let (client, _) = scene.client().await;
+        let first = client.lock(NAME).await.unwrap();
         let mut tasks = Vec::new();
         for _ in 0..2 {
             let ((client, _), resource) = (scene.client().await, resource.clone());
@@ -143,10 +145,13 @@ fn clients_give_a_lock_back_and_ask_anew() {
                 }
             }));
         }
-        let (client, _) = scene.client().await;
-        let gives_up = tokio::spawn(async move {
-            drop(client.lock(NAME).await.unwrap());
-            drop(client.lock(NAME).await);
+        // The scenario keeps the client: what is left behind is not freed with its session.
+        let gives_up = tokio::spawn({
+            let client = client.clone();
+            async move {
+                drop(first);
+                drop(client.lock(NAME).await);
+            }
         });
         a_while().await;
         gives_up.abort();
@@ -154,6 +159,7 @@ fn clients_give_a_lock_back_and_ask_anew() {
             task.await.unwrap();
         }
         scene.becomes_free().await;
+        drop(client);
         REPLACED.fetch_add(scene.store.operations().replacements, SeqCst);
     });
     assert!(REPLACED.load(SeqCst) > 1000, "{REPLACED:?} replacements");
