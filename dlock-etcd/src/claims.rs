@@ -133,11 +133,42 @@ impl Claims {
     }
 
     pub(crate) async fn request(&self, claim: &Claim, wait: Wait) -> Result<State, StoreError> {
+        self.enter(None, claim, wait).await
+    }
+
+    /// Takes out one claim and requests another of the same lock, in one transaction.
+    pub(crate) async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<State, StoreError> {
+        let replaced = self.enter(Some(leaving), claim, wait).await;
+        if let Err(fault) = &replaced
+            && fault.kind() == StoreErrorKind::Unconfirmed
+        {
+            // A server out of space may have refused it as a whole. An unlock must not depend on that
+            // (ATOM-B).
+            let withdrawn = self.withdraw(leaving, Attempts::Answered).await;
+            withdrawn.map_err(|fault| StoreError::ambiguous(fault.to_string()))?;
+        }
+        replaced
+    }
+
+    async fn enter(
+        &self,
+        leaving: Option<&Claim>,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<State, StoreError> {
         let record = Record::new(claim.owner.clone(), wall_clock());
         let proposed = self.proposal();
-        let txn = self.txns.request(claim, wait, &record, proposed)?;
+        let txn = (self.txns).request(leaving, claim, wait, &record, proposed)?;
         let (answer, ticket) = self.txn(txn).await?;
-        match self.txns.answer(wait, &answer, proposed) {
+        if let Some(leaving) = leaving {
+            self.places().remove(&leaving.id.number);
+        }
+        match self.txns.answer(&answer, proposed) {
             Answer::Free { base } => Ok(State::Granted(self.placed(claim, ticket, base)?)),
             Answer::Queued { base, ahead } => {
                 Ok(State::Waiting(self.placed(claim, ticket, base)?, ahead))

@@ -99,51 +99,44 @@ impl Txns {
         Ok(TxnOp::txn(txn))
     }
 
-    /// A request: writes the claim if the lock is free for it. If it is not, and the claim may wait, it
-    /// reads what is ahead and then writes the claim; the count of each range tells whether there is
-    /// more than one.
+    /// A request: reads what conflicts and is ahead, and then writes the claim; the count of each range
+    /// tells whether there is more than one. If the claim may not wait, it is written only where nothing
+    /// is ahead. Whatever becomes of it, the claim that it replaces is taken out first: the reads do not see
+    /// it any more. The comparisons do, since the server makes them before it changes anything.
     pub(crate) fn request(
         &self,
+        leaving: Option<&Claim>,
         claim: &Claim,
         wait: Wait,
         record: &Record,
         proposed: u64,
     ) -> Result<Txn, StoreError> {
-        let mut free = self.may_enter(claim);
+        let leaves = || leaving.map(|leaving| self.take_out(leaving));
         let modes = conflicting(claim.mode).map(|mode| self.layout.mode(&claim.name, mode));
-        let modes: Vec<String> = modes.collect();
-        free.extend(modes.iter().map(|mode| absent(mode.clone()).with_prefix()));
-        let otherwise = match wait {
-            Wait::Never => self.find(claim),
+        let mut conditions = self.may_enter(claim);
+        let mut steps = Vec::from_iter(leaves());
+        match wait {
             Wait::InTurn => {
-                let nearest = |mode: String| TxnOp::get(mode, Some(newest().with_limit(1)));
-                let mut queue: Vec<TxnOp> = modes.into_iter().map(nearest).collect();
-                queue.push(self.place(claim, record, proposed)?);
-                let txn = Txn::new()
-                    .when(self.may_enter(claim))
-                    .and_then(queue)
-                    .or_else(self.find(claim));
-                vec![TxnOp::txn(txn)]
+                let nearest = |mode| TxnOp::get(mode, Some(newest().with_limit(1)));
+                steps.extend(modes.map(nearest));
             }
-        };
+            Wait::Never => {
+                let leaving = leaving.map(|leaving| self.layout.claim(leaving));
+                conditions.extend(modes.flat_map(|mode| empty_but_for(mode, leaving.as_deref())));
+            }
+        }
+        steps.push(self.place(claim, record, proposed)?);
+        let otherwise = leaves().into_iter().chain(self.find(claim));
         Ok(Txn::new()
-            .when(free)
-            .and_then([self.place(claim, record, proposed)?])
-            .or_else(otherwise))
+            .when(conditions)
+            .and_then(steps)
+            .or_else(otherwise.collect::<Vec<_>>()))
     }
 
     /// Reads the answer to a request that proposed this base.
-    pub(crate) fn answer(&self, wait: Wait, answer: &TxnResponse, proposed: u64) -> Answer {
+    pub(crate) fn answer(&self, answer: &TxnResponse, proposed: u64) -> Answer {
         let answers = answer.op_responses();
-        if answer.succeeded() {
-            let base = placed(&answers, proposed);
-            return Answer::Free { base };
-        }
-        let (Wait::InTurn, Some(TxnOpResponse::Txn(inner))) = (wait, answers.first()) else {
-            return Answer::Nothing(self.found(&answers));
-        };
-        let answers = inner.op_responses();
-        if !inner.succeeded() {
+        if !answer.succeeded() {
             return Answer::Nothing(self.found(&answers));
         }
         let base = placed(&answers, proposed);
@@ -297,6 +290,19 @@ impl Txns {
 
 pub(crate) fn absent(key: impl Into<Vec<u8>>) -> Compare {
     Compare::create_revision(key, CompareOp::Equal, 0)
+}
+
+/// No key begins so, but for this one.
+fn empty_but_for(prefix: String, key: Option<&str>) -> Vec<Compare> {
+    match key.filter(|key| key.starts_with(&prefix)) {
+        None => vec![absent(prefix).with_prefix()],
+        Some(key) => {
+            let next = format!("{key}\0");
+            // The prefix ends in a slash, behind which comes the zero.
+            let end = format!("{}0", prefix.trim_end_matches('/'));
+            vec![absent(prefix).with_range(key), absent(next).with_range(end)]
+        }
+    }
 }
 
 /// The keys of a range, the newest first.
