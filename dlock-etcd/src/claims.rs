@@ -266,15 +266,16 @@ impl Claims {
         self.txns.is_rival(claim, key)
     }
 
-    /// Whether a claim of another session that conflicts was written after this one.
-    pub(crate) async fn is_contended(
+    /// The revision as of which no claim of another session that conflicts was written after this one; `None`
+    /// if there is one.
+    pub(crate) async fn alone_as_of(
         &self,
         claim: &Claim,
         ticket: i64,
-    ) -> Result<bool, StoreError> {
-        let (answer, _) = self.txn(self.txns.behind(claim, ticket)).await?;
+    ) -> Result<Option<i64>, StoreError> {
+        let (answer, revision) = self.txn(self.txns.behind(claim, ticket)).await?;
         match self.txns.seen_behind(claim, &answer) {
-            (true, is_contended) => Ok(is_contended),
+            (true, is_contended) => Ok(Some(revision).filter(|_| !is_contended)),
             (false, _) => Err(StoreError::lapsed()),
         }
     }

@@ -8,8 +8,8 @@
 use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{Claim, Mode, SessionId, StoreError, Wait};
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder,
-    SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions,
+    ResponseHeader, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 
 use crate::base;
@@ -50,6 +50,8 @@ pub(crate) struct Ahead {
     pub(crate) nearest: Vec<u8>,
     /// Whether it is the only one.
     pub(crate) sole: bool,
+    /// The revision as of which it was there.
+    pub(crate) seen: i64,
 }
 
 /// What there is of a claim.
@@ -140,7 +142,7 @@ impl Txns {
             return Answer::Nothing(self.found(&answers));
         }
         let base = placed(&answers, proposed);
-        match ahead(&gets(&answers), |range| range.count()) {
+        match ahead(&gets(&answers), revision(answer), |range| range.count()) {
             Some(ahead) => Answer::Queued { base, ahead },
             None => Answer::Free { base },
         }
@@ -199,7 +201,7 @@ impl Txns {
         let (claim, session) = (created(0), created(1));
         let ranges = answers.get(2..).unwrap_or_default();
         let seen = |range: &GetResponse| i64::try_from(range.kvs().len()).unwrap_or(i64::MAX);
-        let ahead = ahead(ranges, seen);
+        let ahead = ahead(ranges, revision(answer), seen);
         (session == Some(self.opened), claim == Some(ticket), ahead)
     }
 
@@ -326,12 +328,17 @@ fn placed(answers: &[TxnOpResponse], proposed: u64) -> Option<u64> {
     base::read(only(found.first()?)?.value())
 }
 
-/// The nearest of the claims in these ranges, each with the newest first.
-fn ahead(ranges: &[GetResponse], count: impl Fn(&GetResponse) -> i64) -> Option<Ahead> {
+fn revision(answer: &TxnResponse) -> i64 {
+    answer.header().map_or(0, ResponseHeader::revision)
+}
+
+/// The nearest of the claims in these ranges, each with the newest first, which were read at this revision.
+fn ahead(ranges: &[GetResponse], seen: i64, count: impl Fn(&GetResponse) -> i64) -> Option<Ahead> {
     let firsts = ranges.iter().filter_map(|range| range.kvs().first());
     let nearest = firsts.max_by_key(|key| key.create_revision())?;
     Some(Ahead {
         nearest: nearest.key().to_vec(),
         sole: ranges.iter().map(count).sum::<i64>() == 1,
+        seen,
     })
 }
