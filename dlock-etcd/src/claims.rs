@@ -133,11 +133,42 @@ impl Claims {
     }
 
     pub(crate) async fn request(&self, claim: &Claim, wait: Wait) -> Result<State, StoreError> {
+        self.enter(None, claim, wait).await
+    }
+
+    /// Takes out one claim and requests another of the same lock, in one transaction.
+    pub(crate) async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<State, StoreError> {
+        let replaced = self.enter(Some(leaving), claim, wait).await;
+        if let Err(fault) = &replaced
+            && fault.kind() == StoreErrorKind::Unconfirmed
+        {
+            // A server out of space may have refused it as a whole. An unlock must not depend on that
+            // (ATOM-B).
+            let withdrawn = self.withdraw(leaving, Attempts::Answered).await;
+            withdrawn.map_err(|fault| StoreError::ambiguous(fault.to_string()))?;
+        }
+        replaced
+    }
+
+    async fn enter(
+        &self,
+        leaving: Option<&Claim>,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<State, StoreError> {
         let record = Record::new(claim.owner.clone(), wall_clock());
         let proposed = self.proposal();
-        let txn = self.txns.request(claim, wait, &record, proposed)?;
+        let txn = (self.txns).request(leaving, claim, wait, &record, proposed)?;
         let (answer, ticket) = self.txn(txn).await?;
-        match self.txns.answer(wait, &answer, proposed) {
+        if let Some(leaving) = leaving {
+            self.places().remove(&leaving.id.number);
+        }
+        match self.txns.answer(&answer, proposed) {
             Answer::Free { base } => Ok(State::Granted(self.placed(claim, ticket, base)?)),
             Answer::Queued { base, ahead } => {
                 Ok(State::Waiting(self.placed(claim, ticket, base)?, ahead))
@@ -235,15 +266,16 @@ impl Claims {
         self.txns.is_rival(claim, key)
     }
 
-    /// Whether a claim of another session that conflicts was written after this one.
-    pub(crate) async fn is_contended(
+    /// The revision as of which no claim of another session that conflicts was written after this one; `None`
+    /// if there is one.
+    pub(crate) async fn alone_as_of(
         &self,
         claim: &Claim,
         ticket: i64,
-    ) -> Result<bool, StoreError> {
-        let (answer, _) = self.txn(self.txns.behind(claim, ticket)).await?;
+    ) -> Result<Option<i64>, StoreError> {
+        let (answer, revision) = self.txn(self.txns.behind(claim, ticket)).await?;
         match self.txns.seen_behind(claim, &answer) {
-            (true, is_contended) => Ok(is_contended),
+            (true, is_contended) => Ok(Some(revision).filter(|_| !is_contended)),
             (false, _) => Err(StoreError::lapsed()),
         }
     }

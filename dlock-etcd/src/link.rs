@@ -129,3 +129,15 @@ pub(crate) fn is_members_fault(fault: &StoreError) -> bool {
         StoreErrorKind::Ambiguous | StoreErrorKind::Unavailable
     )
 }
+
+/// Gives up after a while: a silent member must not stop the pushes.
+pub(crate) async fn patient<T>(
+    patience: Duration,
+    attempt: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(patience, attempt).await;
+    answer.unwrap_or_else(|_| {
+        let fault = format!("no answer within {patience:?}");
+        Err(StoreError::unavailable(fault))
+    })
+}

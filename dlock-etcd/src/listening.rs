@@ -2,9 +2,10 @@
 //! session waits behind it, because tasks of the process pass it on, share it or keep it.
 //!
 //! Each has a watch on the lock's keys. It begins at the present, as those of waiting claims do. Whoever
-//! has come before that is found by one look once the server has confirmed the watch, and only then is the
-//! answer given: from there on, whoever comes is an event. One push is all that the core needs. With it
-//! the watch goes, so that a long queue does not tell everybody of everybody.
+//! has come before that is found by a look, and only then is the answer given: from there on, whoever comes
+//! is an event. The look is sent together with the watch, because a release may have to wait for the answer.
+//! If it was faster than the watch, and something was written in between, it is repeated. One push is all
+//! that the core needs. With it the watch goes, so that a long queue does not tell everybody of everybody.
 //!
 //! A claim counts as contended as soon as it cannot be known: when the stream breaks, when the watch is
 //! cut off, and when the look fails. Nothing is passed on past somebody who was not seen (FAIR), and the
@@ -43,6 +44,10 @@ struct Entry {
     claim: Claim,
     ticket: i64,
     watch: WatchId,
+    /// The revision after which whoever comes is an event, once the server has confirmed the watch.
+    begins: Option<i64>,
+    /// The revision as of which nobody had come.
+    alone: Option<i64>,
     /// Until it is told.
     asker: Option<oneshot::Sender<()>>,
 }
@@ -67,6 +72,8 @@ impl Listening {
             claim,
             ticket,
             watch,
+            begins: None,
+            alone: None,
             asker: Some(asker),
         };
         self.entries.insert(entry.claim.id.number, entry);
@@ -88,27 +95,49 @@ impl Listening {
         comes.then(|| self.contended(claim)).flatten()
     }
 
-    /// Looks whether somebody waits behind it, once its watch has been confirmed.
+    /// Its watch tells of whoever comes after this revision.
+    pub(crate) fn begins(&mut self, claim: u64, revision: i64) {
+        if let Some(entry) = self.entries.get_mut(&claim) {
+            entry.begins = Some(revision);
+        }
+    }
+
+    /// Answers, if watch and look leave nothing out; says whether another look is needed for that.
+    pub(crate) fn settle(&mut self, claim: u64) -> bool {
+        let Some(entry) = self.entries.get_mut(&claim) else {
+            return false;
+        };
+        let (Some(begins), Some(alone)) = (entry.begins, entry.alone) else {
+            return false;
+        };
+        if alone < begins {
+            entry.alone = None;
+            return true;
+        }
+        tell(entry.asker.take());
+        false
+    }
+
+    /// Looks whether somebody waits behind it, and as of which revision nobody does.
     pub(crate) fn look(
         &self,
         claim: u64,
-    ) -> Option<impl Future<Output = Result<bool, StoreError>> + Send + use<>> {
+    ) -> Option<impl Future<Output = Result<Option<i64>, StoreError>> + Send + use<>> {
         let entry = self.entries.get(&claim)?;
         let (store, claim, ticket) = (self.store.clone(), entry.claim.clone(), entry.ticket);
-        Some(async move { store.is_contended(&claim, ticket).await })
+        Some(async move { store.alone_as_of(&claim, ticket).await })
     }
 
     /// What the look has found.
     pub(crate) fn looked(
         &mut self,
         claim: u64,
-        found: Result<bool, StoreError>,
+        found: Result<Option<i64>, StoreError>,
     ) -> Option<WatchId> {
         match found {
-            Ok(true) => self.contended(claim),
-            Ok(false) => {
-                let asker = self.entries.get_mut(&claim)?.asker.take();
-                tell(asker);
+            Ok(None) => self.contended(claim),
+            Ok(alone) => {
+                self.entries.get_mut(&claim)?.alone = alone;
                 None
             }
             Err(fault) => {

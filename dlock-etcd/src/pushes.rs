@@ -7,7 +7,9 @@
 //!
 //! A watch begins *at the present*. One that began at the revision of the request would miss nothing,
 //! but the server serves those of the past every 100 ms only. So once the server has confirmed the
-//! watch, the claim ahead is looked at once: if it is there now, its deletion will be an event.
+//! watch, the claim ahead is looked at once: if it is there now, its deletion will be an event. Nor is that
+//! needed where nothing was written between the request and the watch, as the revision of the server's
+//! confirmation tells: it never says less than the one after which the watch begins.
 //!
 //! When a claim goes that was the only one ahead, nothing else can stand in the way: claims come in at
 //! the end, and one that is gone never returns. Then the event is the grant (WAKE), and nobody asks the
@@ -36,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::claims::{Claims, Place, State};
 use crate::error::answered;
-use crate::link::is_members_fault;
+use crate::link::{is_members_fault, patient};
 use crate::listening::{Listened, Listening, arrivals};
 use crate::transport::{Task, Wire};
 use crate::txns::Ahead;
@@ -161,7 +163,7 @@ enum Message {
 enum Looked {
     Session(WatchId, Result<bool, StoreError>),
     Ahead(WatchId, Result<bool, StoreError>),
-    Behind(WatchId, Result<bool, StoreError>),
+    Behind(WatchId, Result<Option<i64>, StoreError>),
     Claim(u64, Result<State, StoreError>),
 }
 
@@ -217,6 +219,7 @@ impl Listener {
                 Some(order) = self.orders.recv() => {
                     self.obey(order);
                     self.listening.all_unknown();
+                    self.looks.clear();
                 }
             }
         }
@@ -304,6 +307,7 @@ impl Listener {
                 let lock = self.claims.lock_key(&listened.claim.name);
                 self.outbox.push_back(Message::WatchArrivals(watch, lock));
                 self.listening.add(*listened, watch);
+                self.look_behind(watch, claim);
             }
             Order::WatchOver(waiter) => {
                 let claim = waiter.claim.id.number;
@@ -311,6 +315,7 @@ impl Listener {
                     Some((known, Some(_))) if known.ahead.nearest == waiter.ahead.nearest => {
                         // Once it is the only one, it stays so: claims come in at the end.
                         known.ahead.sole |= waiter.ahead.sole;
+                        known.ahead.seen = known.ahead.seen.max(waiter.ahead.seen);
                     }
                     _ => {
                         self.waits_no_more(claim);
@@ -385,7 +390,9 @@ impl Listener {
             return Ok(None);
         };
         if response.created() {
-            self.look_once(id, subject);
+            let unknown = || StoreError::unavailable("a watch that begins nobody knows where");
+            let header = response.header().ok_or_else(unknown)?;
+            self.began(id, subject, header.revision());
         }
         let mut events = response.events().iter();
         match subject {
@@ -406,8 +413,9 @@ impl Listener {
         }
     }
 
-    /// The server has confirmed the watch: what it is on may have gone before that.
-    fn look_once(&mut self, id: WatchId, subject: Subject) {
+    /// The server has confirmed the watch, which tells of all that comes after this revision. What it is on
+    /// may have gone before that.
+    fn began(&mut self, id: WatchId, subject: Subject, begins: i64) {
         let (claims, patience) = (Arc::clone(&self.claims), self.patience);
         let look: BoxFuture<'static, Looked> = match subject {
             Subject::Session => Box::pin(async move {
@@ -418,19 +426,35 @@ impl Listener {
                 let Some((waiter, _)) = self.waiters.get(&claim) else {
                     return;
                 };
+                if waiter.ahead.seen >= begins {
+                    return;
+                }
                 let key = waiter.ahead.nearest.clone();
                 Box::pin(
                     async move { Looked::Ahead(id, patient(patience, claims.is_there(key)).await) },
                 )
             }
             Subject::Listened(claim) => {
-                let Some(look) = self.listening.look(claim) else {
-                    return;
-                };
-                Box::pin(async move { Looked::Behind(id, patient(patience, look).await) })
+                self.listening.begins(claim, begins);
+                return self.settle(id, claim);
             }
         };
         self.looks.push(look);
+    }
+
+    /// Looks who waits behind a claim that is listened for.
+    fn look_behind(&mut self, watch: WatchId, claim: u64) {
+        if let Some(look) = self.listening.look(claim) {
+            let look = patient(self.patience, look);
+            let look = async move { Looked::Behind(watch, look.await) };
+            self.looks.push(Box::pin(look));
+        }
+    }
+
+    fn settle(&mut self, watch: WatchId, claim: u64) {
+        if self.listening.settle(claim) {
+            self.look_behind(watch, claim);
+        }
     }
 
     fn looked(&mut self, looked: Looked) -> Result<Option<Over>, StoreError> {
@@ -448,9 +472,10 @@ impl Listener {
                 return Ok(Some(Over));
             }
             Looked::Behind(watch, found) => {
-                if let Some(Subject::Listened(claim)) = self.watches.get(&watch) {
-                    let watch = self.listening.looked(*claim, found);
-                    self.unwatch(watch);
+                if let Some(Subject::Listened(claim)) = self.watches.get(&watch).copied() {
+                    let over = self.listening.looked(claim, found);
+                    self.unwatch(over);
+                    self.settle(watch, claim);
                 }
             }
             Looked::Claim(claim, Ok(state)) => self.found(claim, state),
@@ -559,18 +584,6 @@ async fn send(
         Some(Message::Cancel(id)) => requests.cancel(*id).await,
     };
     sent.map_err(answered)
-}
-
-/// Gives up after a while: a silent member must not stop the pushes.
-async fn patient<T>(
-    patience: Duration,
-    attempt: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let answer = tokio::time::timeout(patience, attempt).await;
-    answer.unwrap_or_else(|_| {
-        let fault = format!("no answer within {patience:?}");
-        Err(StoreError::unavailable(fault))
-    })
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ impl Scene {
             ahead: Ahead {
                 nearest,
                 sole: true,
+                seen: 9,
             },
         })));
         let ahead = listener.last_watch;
@@ -148,6 +149,59 @@ fn a_failed_look_behind_a_claim_counts_as_contended() {
     let over = Looked::Behind(watch, Err(StoreError::lapsed()));
     assert!(matches!(scene.listener.looked(over), Ok(Some(Over))));
     assert_eq!(scene.pushed(), Some(Push::Lost(LossReason::Revoked)));
+}
+
+/// WAKE: whatever is written between the request and the watch may be the end of the claim ahead.
+#[test]
+fn the_claim_ahead_is_looked_at_if_something_was_written_before_the_watch() {
+    for (begins, is_looked_at) in [(8, false), (9, false), (10, true)] {
+        let mut scene = Scene::new(SESSION + 1);
+        let (watch, subject) = (scene.ahead, Subject::Claim(7));
+        scene.listener.began(watch, subject, begins);
+        assert_eq!(!scene.listener.looks.is_empty(), is_looked_at, "{begins}");
+    }
+}
+
+/// FAIR: who comes between the look and the watch is seen by neither: then another look is made, before the
+/// answer is given.
+#[test]
+fn nothing_is_left_out_between_look_and_watch() {
+    for (begins, looks_first) in [(8, true), (8, false), (9, true), (10, true), (10, false)] {
+        let mut scene = Scene::new(SESSION + 1);
+        let (asker, mut answer) = oneshot::channel();
+        let listened = Listened {
+            claim: claim(SESSION, 8),
+            ticket: 3,
+            asker,
+        };
+        scene.listener.obey(Order::Listen(Box::new(listened)));
+        let watch = scene.listener.last_watch;
+        assert_eq!(scene.listener.looks.len(), 1, "it is not waited for");
+        let began = |scene: &mut Scene| {
+            (scene.listener).began(watch, Subject::Listened(8), begins);
+        };
+        let looked = |scene: &mut Scene, revision| {
+            let looked = Looked::Behind(watch, Ok(Some(revision)));
+            assert!(scene.listener.looked(looked).is_ok());
+        };
+        if looks_first {
+            looked(&mut scene, 9);
+            assert!(answer.try_recv().is_err());
+            began(&mut scene);
+        } else {
+            began(&mut scene);
+            assert!(answer.try_recv().is_err());
+            looked(&mut scene, 9);
+        }
+        let is_left_out = begins > 9;
+        assert_eq!(scene.listener.looks.len(), 1 + usize::from(is_left_out));
+        assert_eq!(answer.try_recv().is_err(), is_left_out, "{begins}");
+        if is_left_out {
+            looked(&mut scene, 11);
+            assert_eq!(answer.try_recv(), Ok(()));
+        }
+        assert_eq!(scene.pushed(), None);
+    }
 }
 
 /// LIVE-A, ATOM-B: a look that is making the connection when the stream breaks keeps nobody from it, although

@@ -135,6 +135,21 @@ impl Session for EtcdSession {
         self.claims.withdraw(claim, attempts).await
     }
 
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    async fn replace(
+        &self,
+        leaving: &Claim,
+        claim: &Claim,
+        wait: Wait,
+    ) -> Result<Outcome, StoreError> {
+        self.pushes.forget(leaving.id.number);
+        let state = self.claims.replace(leaving, claim, wait).await?;
+        Ok(self.outcome(claim, state))
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         self.pushes.stop();
         match revoke(self.claims.link(), self.claims.lease()).await {

@@ -8,8 +8,8 @@
 use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{Claim, Mode, SessionId, StoreError, Wait};
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder,
-    SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions,
+    ResponseHeader, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 
 use crate::base;
@@ -50,6 +50,8 @@ pub(crate) struct Ahead {
     pub(crate) nearest: Vec<u8>,
     /// Whether it is the only one.
     pub(crate) sole: bool,
+    /// The revision as of which it was there.
+    pub(crate) seen: i64,
 }
 
 /// What there is of a claim.
@@ -99,55 +101,48 @@ impl Txns {
         Ok(TxnOp::txn(txn))
     }
 
-    /// A request: writes the claim if the lock is free for it. If it is not, and the claim may wait, it
-    /// reads what is ahead and then writes the claim; the count of each range tells whether there is
-    /// more than one.
+    /// A request: reads what conflicts and is ahead, and then writes the claim; the count of each range
+    /// tells whether there is more than one. If the claim may not wait, it is written only where nothing
+    /// is ahead. Whatever becomes of it, the claim that it replaces is taken out first: the reads do not see
+    /// it any more. The comparisons do, since the server makes them before it changes anything.
     pub(crate) fn request(
         &self,
+        leaving: Option<&Claim>,
         claim: &Claim,
         wait: Wait,
         record: &Record,
         proposed: u64,
     ) -> Result<Txn, StoreError> {
-        let mut free = self.may_enter(claim);
+        let leaves = || leaving.map(|leaving| self.take_out(leaving));
         let modes = conflicting(claim.mode).map(|mode| self.layout.mode(&claim.name, mode));
-        let modes: Vec<String> = modes.collect();
-        free.extend(modes.iter().map(|mode| absent(mode.clone()).with_prefix()));
-        let otherwise = match wait {
-            Wait::Never => self.find(claim),
+        let mut conditions = self.may_enter(claim);
+        let mut steps = Vec::from_iter(leaves());
+        match wait {
             Wait::InTurn => {
-                let nearest = |mode: String| TxnOp::get(mode, Some(newest().with_limit(1)));
-                let mut queue: Vec<TxnOp> = modes.into_iter().map(nearest).collect();
-                queue.push(self.place(claim, record, proposed)?);
-                let txn = Txn::new()
-                    .when(self.may_enter(claim))
-                    .and_then(queue)
-                    .or_else(self.find(claim));
-                vec![TxnOp::txn(txn)]
+                let nearest = |mode| TxnOp::get(mode, Some(newest().with_limit(1)));
+                steps.extend(modes.map(nearest));
             }
-        };
+            Wait::Never => {
+                let leaving = leaving.map(|leaving| self.layout.claim(leaving));
+                conditions.extend(modes.flat_map(|mode| empty_but_for(mode, leaving.as_deref())));
+            }
+        }
+        steps.push(self.place(claim, record, proposed)?);
+        let otherwise = leaves().into_iter().chain(self.find(claim));
         Ok(Txn::new()
-            .when(free)
-            .and_then([self.place(claim, record, proposed)?])
-            .or_else(otherwise))
+            .when(conditions)
+            .and_then(steps)
+            .or_else(otherwise.collect::<Vec<_>>()))
     }
 
     /// Reads the answer to a request that proposed this base.
-    pub(crate) fn answer(&self, wait: Wait, answer: &TxnResponse, proposed: u64) -> Answer {
+    pub(crate) fn answer(&self, answer: &TxnResponse, proposed: u64) -> Answer {
         let answers = answer.op_responses();
-        if answer.succeeded() {
-            let base = placed(&answers, proposed);
-            return Answer::Free { base };
-        }
-        let (Wait::InTurn, Some(TxnOpResponse::Txn(inner))) = (wait, answers.first()) else {
-            return Answer::Nothing(self.found(&answers));
-        };
-        let answers = inner.op_responses();
-        if !inner.succeeded() {
+        if !answer.succeeded() {
             return Answer::Nothing(self.found(&answers));
         }
         let base = placed(&answers, proposed);
-        match ahead(&gets(&answers), |range| range.count()) {
+        match ahead(&gets(&answers), revision(answer), |range| range.count()) {
             Some(ahead) => Answer::Queued { base, ahead },
             None => Answer::Free { base },
         }
@@ -206,7 +201,7 @@ impl Txns {
         let (claim, session) = (created(0), created(1));
         let ranges = answers.get(2..).unwrap_or_default();
         let seen = |range: &GetResponse| i64::try_from(range.kvs().len()).unwrap_or(i64::MAX);
-        let ahead = ahead(ranges, seen);
+        let ahead = ahead(ranges, revision(answer), seen);
         (session == Some(self.opened), claim == Some(ticket), ahead)
     }
 
@@ -299,6 +294,19 @@ pub(crate) fn absent(key: impl Into<Vec<u8>>) -> Compare {
     Compare::create_revision(key, CompareOp::Equal, 0)
 }
 
+/// No key begins so, but for this one.
+fn empty_but_for(prefix: String, key: Option<&str>) -> Vec<Compare> {
+    match key.filter(|key| key.starts_with(&prefix)) {
+        None => vec![absent(prefix).with_prefix()],
+        Some(key) => {
+            let next = format!("{key}\0");
+            // The prefix ends in a slash, behind which comes the zero.
+            let end = format!("{}0", prefix.trim_end_matches('/'));
+            vec![absent(prefix).with_range(key), absent(next).with_range(end)]
+        }
+    }
+}
+
 /// The keys of a range, the newest first.
 fn newest() -> GetOptions {
     GetOptions::new()
@@ -320,12 +328,17 @@ fn placed(answers: &[TxnOpResponse], proposed: u64) -> Option<u64> {
     base::read(only(found.first()?)?.value())
 }
 
-/// The nearest of the claims in these ranges, each with the newest first.
-fn ahead(ranges: &[GetResponse], count: impl Fn(&GetResponse) -> i64) -> Option<Ahead> {
+fn revision(answer: &TxnResponse) -> i64 {
+    answer.header().map_or(0, ResponseHeader::revision)
+}
+
+/// The nearest of the claims in these ranges, each with the newest first, which were read at this revision.
+fn ahead(ranges: &[GetResponse], seen: i64, count: impl Fn(&GetResponse) -> i64) -> Option<Ahead> {
     let firsts = ranges.iter().filter_map(|range| range.kvs().first());
     let nearest = firsts.max_by_key(|key| key.create_revision())?;
     Some(Ahead {
         nearest: nearest.key().to_vec(),
         sole: ranges.iter().map(count).sum::<i64>() == 1,
+        seen,
     })
 }

@@ -96,7 +96,7 @@ async fn costs(server: &Server) {
     let before = quiet(server).await;
     let wanted = waiter.claim("n", Mode::Exclusive);
     assert!(is_waiting(request(&waiter, &wanted).await));
-    assert_eq!(quiet(server).await - before, 2, "a request and a look");
+    assert_eq!(quiet(server).await - before, 1, "a request");
     let events = server
         .metrics()
         .await
@@ -104,7 +104,7 @@ async fn costs(server: &Server) {
     let session = holder.session();
     session.withdraw(&held, Attempts::Answered).await.unwrap();
     assert!(matches!(waiter.push().await, Push::Granted(claim, _) if claim == wanted.id));
-    assert_eq!(quiet(server).await - before, 3, "the release alone");
+    assert_eq!(quiet(server).await - before, 2, "the release alone");
     let now = server
         .metrics()
         .await

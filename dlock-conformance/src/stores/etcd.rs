@@ -168,8 +168,8 @@ impl Meter for EtcdServer {
         Prices {
             acquire: 1,
             first_acquire: 1,
-            // The transaction, and one look once the watch is there.
-            enqueue: 2,
+            // The transaction. A look too, if something is written before the watch is there.
+            enqueue: 1,
             take_over: 0,
             // A look: the last of those ahead has gone, and perhaps not the others.
             take_over_in_a_queue: 1,
