@@ -30,8 +30,6 @@ const SERVERS: &[&str] = &["redis", "etcd", "jetstream"];
 const APART: &[&str] = &["memory", "redis", "jetstream"];
 /// Where a claim's owner is told unasked that others wait.
 const TELLING: &[&str] = &["memory", "redis", "jetstream"];
-/// Where a claim can be replaced in one operation.
-const REPLACING: &[&str] = &["memory", "redis", "jetstream"];
 /// What is broken has nothing to do with the store.
 const CORE: &[&str] = &["memory", "redis"];
 /// Where only the core knows which attempts went unanswered: on JetStream every withdraw of a claim
@@ -64,7 +62,7 @@ const CATCHES: &[Catch] = &[
     ),
     caught(
         Mutant::HalfReplacement,
-        REPLACING,
+        ALL,
         "ATOM-B/given-back-and-asked-for-anew-without-a-network",
     ),
     caught(Mutant::UncheckedRelease, ALL, "ATOM-B/late-release"),

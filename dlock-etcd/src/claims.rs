@@ -141,9 +141,8 @@ impl Claims {
         &self,
         leaving: &Claim,
         claim: &Claim,
-        wait: Wait,
     ) -> Result<State, StoreError> {
-        let replaced = self.enter(Some(leaving), claim, wait).await;
+        let replaced = self.enter(Some(leaving), claim, Wait::InTurn).await;
         if let Err(fault) = &replaced
             && fault.kind() == StoreErrorKind::Unconfirmed
         {

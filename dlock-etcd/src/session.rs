@@ -139,14 +139,9 @@ impl Session for EtcdSession {
         true
     }
 
-    async fn replace(
-        &self,
-        leaving: &Claim,
-        claim: &Claim,
-        wait: Wait,
-    ) -> Result<Outcome, StoreError> {
+    async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         self.pushes.forget(leaving.id.number);
-        let state = self.claims.replace(leaving, claim, wait).await?;
+        let state = self.claims.replace(leaving, claim).await?;
         Ok(self.outcome(claim, state))
     }
 

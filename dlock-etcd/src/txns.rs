@@ -103,8 +103,8 @@ impl Txns {
 
     /// A request: reads what conflicts and is ahead, and then writes the claim; the count of each range
     /// tells whether there is more than one. If the claim may not wait, it is written only where nothing
-    /// is ahead. Whatever becomes of it, the claim that it replaces is taken out first: the reads do not see
-    /// it any more. The comparisons do, since the server makes them before it changes anything.
+    /// is ahead. Whatever becomes of it, the claim that it replaces is taken out first, so that the reads do
+    /// not see it any more.
     pub(crate) fn request(
         &self,
         leaving: Option<&Claim>,
@@ -123,8 +123,7 @@ impl Txns {
                 steps.extend(modes.map(nearest));
             }
             Wait::Never => {
-                let leaving = leaving.map(|leaving| self.layout.claim(leaving));
-                conditions.extend(modes.flat_map(|mode| empty_but_for(mode, leaving.as_deref())));
+                conditions.extend(modes.map(|mode| absent(mode).with_prefix()));
             }
         }
         steps.push(self.place(claim, record, proposed)?);
@@ -292,19 +291,6 @@ impl Txns {
 
 pub(crate) fn absent(key: impl Into<Vec<u8>>) -> Compare {
     Compare::create_revision(key, CompareOp::Equal, 0)
-}
-
-/// No key begins so, but for this one.
-fn empty_but_for(prefix: String, key: Option<&str>) -> Vec<Compare> {
-    match key.filter(|key| key.starts_with(&prefix)) {
-        None => vec![absent(prefix).with_prefix()],
-        Some(key) => {
-            let next = format!("{key}\0");
-            // The prefix ends in a slash, behind which comes the zero.
-            let end = format!("{}0", prefix.trim_end_matches('/'));
-            vec![absent(prefix).with_range(key), absent(next).with_range(end)]
-        }
-    }
 }
 
 /// The keys of a range, the newest first.

@@ -17,7 +17,6 @@ async fn on_one_server() {
     let server = Server::start().await;
     alone(&server).await;
     those_behind_it_come_first(&server).await;
-    who_may_not_wait(&server).await;
     one_that_waits(&server).await;
     a_late_copy(&server).await;
     a_session_that_is_over(&server).await;
@@ -42,8 +41,8 @@ async fn withdraw(client: &Client, claim: &Claim) {
     session.withdraw(claim, Attempts::Answered).await.unwrap();
 }
 
-async fn replace(client: &Client, leaving: &Claim, claim: &Claim, wait: Wait) -> Outcome {
-    let replace = client.session().replace(leaving, claim, wait);
+async fn replace(client: &Client, leaving: &Claim, claim: &Claim) -> Outcome {
+    let replace = client.session().replace(leaving, claim);
     replace.await.unwrap()
 }
 
@@ -80,26 +79,24 @@ async fn alone(server: &Server) {
         before == settled
     })
     .await;
-    for wait in [Wait::InTurn, Wait::Never] {
-        for (first, second) in Mode::ALL
-            .into_iter()
-            .flat_map(|a| Mode::ALL.map(|b| (a, b)))
-        {
-            let (held, outcome) = asks(&mut client, first).await;
-            let before = costs(server, &mut own).await;
-            let next = client.claim("n", second);
-            let replaced = replace(&client, &held, &next, wait).await;
-            let after = costs(server, &mut own).await;
-            let modes = format!("{first}, {second}, {wait:?}");
-            assert!(is_granted(replaced), "{modes}");
-            assert!(token(replaced) > token(outcome), "{modes}");
-            let spent = (after.0 - before.0, after.1 - before.1);
-            assert_eq!(spent, (1, 1), "requests, commits: {modes}");
-            assert_eq!(queue(&backend).await, (vec![next.id], vec![]), "{modes}");
-            // That one answered.
-            own += 1;
-            withdraw(&client, &next).await;
-        }
+    for (first, second) in Mode::ALL
+        .into_iter()
+        .flat_map(|a| Mode::ALL.map(|b| (a, b)))
+    {
+        let (held, outcome) = asks(&mut client, first).await;
+        let before = costs(server, &mut own).await;
+        let next = client.claim("n", second);
+        let replaced = replace(&client, &held, &next).await;
+        let after = costs(server, &mut own).await;
+        let modes = format!("{first}, {second}");
+        assert!(is_granted(replaced), "{modes}");
+        assert!(token(replaced) > token(outcome), "{modes}");
+        let spent = (after.0 - before.0, after.1 - before.1);
+        assert_eq!(spent, (1, 1), "requests, commits: {modes}");
+        assert_eq!(queue(&backend).await, (vec![next.id], vec![]), "{modes}");
+        // That one answered.
+        own += 1;
+        withdraw(&client, &next).await;
     }
 }
 
@@ -114,7 +111,7 @@ async fn those_behind_it_come_first(server: &Server) {
     for _ in 0..50 {
         let next = holder.claim("n", Mode::Exclusive);
         let before = server.raw().await.get("x", None).await.unwrap();
-        let replaced = replace(&holder, &held, &next, Wait::InTurn).await;
+        let replaced = replace(&holder, &held, &next).await;
         assert!(is_waiting(replaced), "{replaced:?}");
         let after = server.raw().await.get("x", None).await.unwrap();
         let written = after.header().unwrap().revision() - before.header().unwrap().revision();
@@ -132,28 +129,6 @@ async fn those_behind_it_come_first(server: &Server) {
     }
 }
 
-/// It is not granted where somebody else is ahead, and the one that leaves is gone all the same.
-async fn who_may_not_wait(server: &Server) {
-    let (backend, mut holder, mut waiter) = two_sessions(server, "never").await;
-    // Both ways: one of the keys comes before the other.
-    for _ in 0..2 {
-        let (held, _) = asks(&mut holder, Mode::Exclusive).await;
-        let (wanted, outcome) = asks(&mut waiter, Mode::Exclusive).await;
-        assert!(is_waiting(outcome));
-        let tried = holder.claim("n", Mode::Exclusive);
-        let before = server.raw().await.get("x", None).await.unwrap();
-        let replaced = replace(&holder, &held, &tried, Wait::Never).await;
-        assert_eq!(replaced, Outcome::Absent);
-        let after = server.raw().await.get("x", None).await.unwrap();
-        let written = after.header().unwrap().revision() - before.header().unwrap().revision();
-        assert_eq!(written, 1, "one commit");
-        assert_eq!(queue(&backend).await, (vec![wanted.id], vec![]));
-        assert!(matches!(waiter.push().await, Push::Granted(claim, _) if claim == wanted.id));
-        withdraw(&waiter, &wanted).await;
-        std::mem::swap(&mut holder, &mut waiter);
-    }
-}
-
 /// FAIR: a claim that waits gives its place up for one at the end, and is granted nothing any more.
 async fn one_that_waits(server: &Server) {
     let (backend, mut holder, mut waiter) = two_sessions(server, "waits").await;
@@ -163,9 +138,7 @@ async fn one_that_waits(server: &Server) {
     let (second, outcome) = asks(&mut holder, Mode::ConcurrentRead).await;
     assert!(is_waiting(outcome));
     let next = waiter.claim("n", Mode::ProtectedWrite);
-    assert!(is_waiting(
-        replace(&waiter, &first, &next, Wait::InTurn).await
-    ));
+    assert!(is_waiting(replace(&waiter, &first, &next).await));
     assert_eq!(
         queue(&backend).await,
         (vec![held.id, second.id], vec![next.id])
@@ -182,22 +155,18 @@ async fn a_late_copy(server: &Server) {
     let (backend, mut holder, mut waiter) = two_sessions(server, "late").await;
     let (held, _) = asks(&mut holder, Mode::Exclusive).await;
     let next = holder.claim("n", Mode::Exclusive);
-    let granted = replace(&holder, &held, &next, Wait::InTurn).await;
+    let granted = replace(&holder, &held, &next).await;
     let (wanted, _) = asks(&mut waiter, Mode::Exclusive).await;
-    for wait in [Wait::InTurn, Wait::Never] {
-        assert_eq!(replace(&holder, &held, &next, wait).await, granted);
-        let expected = (vec![next.id], vec![wanted.id]);
-        assert_eq!(queue(&backend).await, expected);
-    }
+    assert_eq!(replace(&holder, &held, &next).await, granted);
+    let expected = (vec![next.id], vec![wanted.id]);
+    assert_eq!(queue(&backend).await, expected);
     let session = holder.session();
     let mark = session.withdraw(&next, Attempts::Unanswered);
     mark.await.unwrap();
     withdraw(&waiter, &wanted).await;
-    for wait in [Wait::InTurn, Wait::Never] {
-        let late = replace(&holder, &held, &next, wait).await;
-        assert_eq!(late, Outcome::Absent);
-        assert_eq!(queue(&backend).await, (vec![], vec![]));
-    }
+    let late = replace(&holder, &held, &next).await;
+    assert_eq!(late, Outcome::Absent);
+    assert_eq!(queue(&backend).await, (vec![], vec![]));
 }
 
 /// A session that is over gets nothing, and nobody else loses anything.
@@ -215,12 +184,10 @@ async fn a_session_that_is_over(server: &Server) {
             // Its lease stands.
             raw.delete(key, None).await.unwrap();
         }
-        for wait in [Wait::InTurn, Wait::Never] {
-            let next = holder.claim("n", Mode::ProtectedRead);
-            let replaced = holder.session().replace(&held, &next, wait).await;
-            let fault = replaced.unwrap_err();
-            assert_eq!(fault.kind(), StoreErrorKind::Lapsed, "{fault}");
-        }
+        let next = holder.claim("n", Mode::ProtectedRead);
+        let replaced = holder.session().replace(&held, &next).await;
+        let fault = replaced.unwrap_err();
+        assert_eq!(fault.kind(), StoreErrorKind::Lapsed, "{fault}");
         assert_eq!(queue(&backend).await, (vec![beside.id], vec![]));
         let status = waiter.session().status(&beside).await.unwrap();
         assert!(is_granted(status));
@@ -240,20 +207,18 @@ async fn watches_do_not_leak(server: &Server) {
     holder.session().listen(&held).await.unwrap();
     settled(3, "one for each session, and one for the claim").await;
     let kept = holder.claim("n", Mode::Exclusive);
-    let replaced = replace(&holder, &held, &kept, Wait::InTurn).await;
+    let replaced = replace(&holder, &held, &kept).await;
     assert!(is_granted(replaced));
     settled(2, "nobody listens for the next one").await;
     let (mut waiting, _) = asks(&mut waiter, Mode::Exclusive).await;
     for _ in 0..10 {
         let next = waiter.claim("n", Mode::ProtectedRead);
-        let replaced = replace(&waiter, &waiting, &next, Wait::InTurn).await;
+        let replaced = replace(&waiter, &waiting, &next).await;
         assert!(is_waiting(replaced));
         waiting = next;
     }
     settled(3, "one for the claim that waits").await;
-    let tried = waiter.claim("n", Mode::Exclusive);
-    let replaced = replace(&waiter, &waiting, &tried, Wait::Never).await;
-    assert_eq!(replaced, Outcome::Absent);
+    withdraw(&waiter, &waiting).await;
     settled(2, "nobody waits").await;
     // Its place is forgotten too.
     assert!(holder.session().listen(&held).await.is_err());
@@ -269,7 +234,7 @@ async fn a_server_out_of_space() {
     let mut raw = server.raw().await;
     while (raw.put("elsewhere", "x".repeat(100_000), None).await).is_ok() {}
     let next = holder.claim("n", Mode::Exclusive);
-    let replaced = holder.session().replace(&held, &next, Wait::InTurn).await;
+    let replaced = holder.session().replace(&held, &next).await;
     let (holders, _) = queue(&backend).await;
     match replaced {
         Ok(outcome) => assert!(is_granted(outcome) && holders == [next.id]),

@@ -45,7 +45,7 @@ async fn bare(bench: &mut Bench, point: &Point, count: usize) {
         let mut push = pushes::connect(&place, &name).await?;
         let mut nanoseconds = 0;
         for _ in 0..count {
-            nanoseconds += pushes::hand_off(&mut *push).await?;
+            nanoseconds += pushes::hand_off(&mut *push, Duration::ZERO).await?;
         }
         Ok(nanoseconds as f64 / 1e6)
     };

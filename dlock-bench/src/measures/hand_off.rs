@@ -41,8 +41,7 @@ async fn between_two(bench: &mut Bench, point: &Point, kind: Kind, hold: Duratio
         let mut times = Vec::new();
         let begun = Instant::now();
         while begun.elapsed() < time {
-            tokio::time::sleep(hold).await;
-            times.push(pushes::hand_off(&mut *push).await? as f64 / 1e3);
+            times.push(pushes::hand_off(&mut *push, hold).await? as f64 / 1e3);
         }
         Ok(times)
     };

@@ -6,6 +6,8 @@ pub(crate) mod jetstream;
 mod memory;
 mod redis;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -59,12 +61,15 @@ pub(crate) async fn connect(place: &Place, name: &str) -> Verdict<Box<dyn Push>>
     }
 }
 
-/// One hand-off; returns its nanoseconds.
-pub(crate) async fn hand_off(push: &mut dyn Push) -> Verdict<u64> {
+/// One hand-off after idling for so long, as a holder does; returns its nanoseconds.
+pub(crate) async fn hand_off(push: &mut dyn Push, hold: Duration) -> Verdict<u64> {
     push.prepare().await?;
+    if !hold.is_zero() {
+        tokio::time::sleep(hold).await;
+    }
     let begun = machine::now();
     push.write().await?;
-    let limit = std::time::Duration::from_secs(5);
+    let limit = Duration::from_secs(5);
     let heard = tokio::time::timeout(limit, push.heard().0.recv()).await;
     let heard = heard.doing("the push did not arrive")?;
     let heard = heard.ok_or_else(|| Fault::new("the subscription has ended"))?;

@@ -174,7 +174,7 @@ impl Meter for EtcdServer {
             // A look: the last of those ahead has gone, and perhaps not the others.
             take_over_in_a_queue: 1,
             release: 1,
-            anew: 2,
+            anew: 1,
             refused_try: 1,
             heartbeat: 1,
         }
