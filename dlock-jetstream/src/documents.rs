@@ -9,7 +9,7 @@
 //! compare-and-set proves them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dlock_core::table::LockTable;
@@ -31,7 +31,8 @@ const REMEMBERED: usize = 1024;
 pub(crate) struct Document {
     /// Its place in the stream; 0 when there is none.
     pub(crate) sequence: u64,
-    pub(crate) table: LockTable,
+    /// Shared by all who remember the document: a long queue is not copied for each of them.
+    pub(crate) table: Arc<LockTable>,
     /// Knocks whose senders have seen nothing later than this count no more (ONCE).
     pub(crate) void: u64,
 }
@@ -81,7 +82,7 @@ impl Document {
         let rest: Rest = serde_json::from_slice(&stored.payload).map_err(unreadable)?;
         Ok(Self {
             sequence,
-            table: serde_json::from_slice(&stored.payload).map_err(unreadable)?,
+            table: Arc::new(serde_json::from_slice(&stored.payload).map_err(unreadable)?),
             void: rest.void,
         })
     }

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, and the time comes from outside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dlock_core::table::{Granted, LockTable, Stamp};
@@ -27,7 +28,8 @@ pub(crate) enum Decision {
 /// A document in the making.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub(crate) table: LockTable,
+    /// The document's own until it is changed.
+    pub(crate) table: Arc<LockTable>,
     /// Up to where knocks count no more.
     void: u64,
     stamp: Stamp,
@@ -42,7 +44,7 @@ pub(crate) struct Draft {
 impl Draft {
     pub(crate) fn new(document: &Document, stamp: Stamp) -> Self {
         Self {
-            table: document.table.clone(),
+            table: Arc::clone(&document.table),
             void: document.void,
             stamp,
             admitted: Vec::new(),
@@ -51,9 +53,14 @@ impl Draft {
         }
     }
 
+    fn table_mut(&mut self) -> &mut LockTable {
+        Arc::make_mut(&mut self.table)
+    }
+
     pub(crate) fn request(&mut self, claim: &Claim) -> Option<FencingToken> {
         self.changed = true;
-        (self.table).request(claim.id, claim.mode, &claim.owner, self.stamp)
+        let stamp = self.stamp;
+        (self.table_mut()).request(claim.id, claim.mode, &claim.owner, stamp)
     }
 
     /// Lets those in who have knocked.
@@ -62,7 +69,8 @@ impl Draft {
             let Knock {
                 claim, mode, owner, ..
             } = knock;
-            let token = self.table.request(*claim, *mode, owner, self.stamp);
+            let stamp = self.stamp;
+            let token = self.table_mut().request(*claim, *mode, owner, stamp);
             self.granted
                 .extend(token.map(|token| Granted { id: *claim, token }));
             self.admitted.push(*claim);
@@ -81,15 +89,16 @@ impl Draft {
     }
 
     pub(crate) fn withdraw(&mut self, claim: ClaimId) {
-        let before = self.table.claims().count();
-        let granted = self.table.withdraw(claim, self.stamp);
-        self.changed |= self.table.claims().count() != before;
-        self.granted.extend(granted);
+        self.leave(|table, stamp| table.withdraw(claim, stamp));
     }
 
     pub(crate) fn expire(&mut self, session: SessionId) {
-        let before = self.table.claims().count();
-        let granted = self.table.expire(session, self.stamp);
+        self.leave(|table, stamp| table.expire(session, stamp));
+    }
+
+    fn leave(&mut self, leave: impl FnOnce(&mut LockTable, Stamp) -> Vec<Granted>) {
+        let (before, stamp) = (self.table.claims().count(), self.stamp);
+        let granted = leave(self.table_mut(), stamp);
         self.changed |= self.table.claims().count() != before;
         self.granted.extend(granted);
     }
@@ -132,7 +141,7 @@ impl Draft {
     pub(crate) fn stored(&self, sequence: u64) -> Document {
         Document {
             sequence,
-            table: self.table.clone(),
+            table: Arc::clone(&self.table),
             void: self.void,
         }
     }

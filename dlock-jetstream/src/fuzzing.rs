@@ -19,7 +19,7 @@ pub fn read(subject: &str, payload: &[u8]) -> Result<LockTable, StoreError> {
         payload: payload.to_vec(),
         deleted: false,
     };
-    Document::read(subject, Some(&stored)).map(|document| document.table)
+    Document::read(subject, Some(&stored)).map(|document| LockTable::clone(&document.table))
 }
 
 /// The payload of a document, as a session writes it.

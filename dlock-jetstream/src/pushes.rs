@@ -34,7 +34,7 @@ pub(crate) struct Message {
     pub(crate) placed: Vec<ClaimId>,
     /// The lock's document, with its sequence and up to where knocks are void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) document: Option<(LockName, u64, LockTable, u64)>,
+    pub(crate) document: Option<(LockName, u64, Arc<LockTable>, u64)>,
     /// Somebody who asks to be let into the lock's document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) knock: Option<(LockName, Knock)>,
@@ -225,14 +225,19 @@ mod tests {
         let name = LockName::new("a").unwrap();
         let mut document = Document {
             sequence: 3,
-            table: LockTable::default(),
+            table: Arc::default(),
             void: 2,
         };
         let stamp = Stamp {
             order: 1,
             millis: 0,
         };
-        (document.table).request(claim, Mode::Exclusive, &Owner::this_process(), stamp);
+        Arc::make_mut(&mut document.table).request(
+            claim,
+            Mode::Exclusive,
+            &Owner::this_process(),
+            stamp,
+        );
         let message = Message {
             granted: vec![(other, token), (claim, token)],
             contended: vec![claim, other],
