@@ -86,7 +86,7 @@ impl Contestant {
         Self {
             name,
             role,
-            sends_commands: !matches!(role, Role::Subject),
+            sends_commands: !matches!(role, Role::Subject | Role::Variant),
             looks_after: Duration::ZERO,
             not_for_tasks: None,
             how: How::Here(connect),
