@@ -159,6 +159,7 @@ impl ClientOptions {
             // Its session knows.
             listen: false,
             replace: false,
+            order_step: 1,
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::Mode;
 /// another kind of store.
 ///
 /// The upper bits are the grant's place in the store's order, on the scale of microseconds since
-/// 1970; the lowest ten count hand-overs inside one process. It fits in a signed 64-bit column.
+/// 1970; the lowest ten count hand-overs inside one process, and go on into those above them where the
+/// store [leaves room](crate::Session::order_step) between grants. It fits in a signed 64-bit column.
 ///
 /// Fencing tokens and why a lock with a lease needs them:
 /// [How to do distributed locking](https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html)
@@ -24,8 +25,8 @@ impl FencingToken {
     /// How many of the lowest bits count hand-overs inside one process.
     pub const LOCAL_BITS: u32 = 10;
 
-    /// How many hand-overs inside one process can be counted, the grant itself among them.
-    pub const LOCAL_ORDERS: u64 = 1 << Self::LOCAL_BITS;
+    /// The first number that is too great for a token: it would not fit in a signed column.
+    const END: u64 = 1 << 63;
 
     /// The token of a grant that is number `order` in the store's order.
     ///
@@ -39,12 +40,16 @@ impl FencingToken {
         Self(order << Self::LOCAL_BITS)
     }
 
-    /// The token of the `local`-th hand-over of this grant inside one process; 0 is the grant itself.
-    pub(crate) const fn handed_over(self, local: u64) -> Self {
-        assert!(
-            local < Self::LOCAL_ORDERS,
-            "the hand-overs are out of range"
-        );
+    /// How many tokens the process may give out from this grant, its own among them, where the next
+    /// grant's order is at least `step` greater.
+    pub(crate) fn room(self, step: u64) -> u64 {
+        let room = step.saturating_mul(1 << Self::LOCAL_BITS);
+        room.min(Self::END - self.0)
+    }
+
+    /// The token of the `local`-th hand-over of this grant inside one process; 0 is the grant itself. There
+    /// has to be [room](FencingToken::room) for it.
+    pub(crate) fn handed_over(self, local: u64) -> Self {
         Self(self.0 + local)
     }
 
@@ -202,6 +207,21 @@ mod tests {
         assert_eq!(FencingToken::try_from(-1i64), Err(InvalidToken));
         assert_eq!(FencingToken::try_from(1u64 << 63), Err(InvalidToken));
         assert!(serde_json::from_str::<FencingToken>("18446744073709551615").is_err());
+    }
+
+    /// FENCE: whatever is handed over within the process comes before the store's next grant, and fits.
+    #[test]
+    fn a_grant_has_room_up_to_the_next_one() {
+        for step in [1, 16] {
+            let last = token(100).room(step) - 1;
+            assert!(token(100).handed_over(last) < token(100 + step));
+            assert_eq!(
+                token(100).handed_over(last).get() + 1,
+                token(100 + step).get()
+            );
+        }
+        let greatest = token((1 << 53) - 1);
+        assert!(i64::from(greatest.handed_over(greatest.room(16) - 1)) > 0);
     }
 
     /// FENCE: refused exactly when a conflicting mode with a greater token was admitted.

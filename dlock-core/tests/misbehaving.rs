@@ -159,6 +159,10 @@ impl Session for WickedSession {
         self.1.replaces()
     }
 
+    fn order_step(&self) -> u64 {
+        self.1.order_step()
+    }
+
     async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         self.1
             .replace(leaving, claim)

@@ -2,8 +2,9 @@
 //!
 //! The revision at which a claim's key was created is its ticket, and conflicting claims are granted
 //! in the order of their tickets. So the ticket could be the token (FENCE), if revisions did not begin
-//! anew with a new cluster. Therefore a token is **base + ticket**, where the key `base` holds a number
-//! that only rises. Each request proposes *now − revision*, in microseconds, and the transaction that
+//! anew with a new cluster. Therefore a token's order is **base + 16 × ticket**, where the key `base` holds a
+//! number that only rises; and times 16, so that a holder's process has tokens for its hand-overs. Each request
+//! proposes *now − 16 × revision*, in microseconds, and the transaction that
 //! writes the claim raises the base to that if it is more: tokens are then about the time, and go on
 //! rising when the cluster's data is lost, and when the lock moves to another kind of store and back
 //! while sessions stay open.
@@ -23,6 +24,9 @@ use std::time::UNIX_EPOCH;
 use dlock_core::FencingToken;
 use dlock_core::mutants::{Mutant, is_on};
 
+/// How far apart the orders of two revisions are. A cluster that makes 60,000 revisions a second would
+/// run ahead of the time.
+pub(crate) const STEP: u64 = 16;
 /// Enough for every base whose tokens are in range.
 const DIGITS: usize = 16;
 
@@ -41,7 +45,7 @@ pub(crate) fn read(text: &[u8]) -> Option<u64> {
 
 /// The token of a claim with this ticket; `None` when somebody has made the base absurd.
 pub(crate) fn token(base: u64, ticket: i64) -> Option<FencingToken> {
-    let order = base.checked_add(u64::try_from(ticket).ok()?)?;
+    let order = base.checked_add(u64::try_from(ticket).ok()?.checked_mul(STEP)?)?;
     (order < 1 << 53).then(|| FencingToken::from_order(order))
 }
 
@@ -51,7 +55,8 @@ pub(crate) fn proposal(now: u64, revision: i64, known: u64) -> u64 {
     let revision = u64::try_from(revision).unwrap_or(0);
     // A clock that is absurd says nothing: nobody could have a token any more, and the base never falls.
     let now = if now < 1 << 53 { now } else { 0 };
-    now.saturating_sub(revision).max(known.saturating_add(1))
+    now.saturating_sub(revision.saturating_mul(STEP))
+        .max(known.saturating_add(1))
 }
 
 /// Microseconds since 1970.
@@ -82,14 +87,16 @@ mod tests {
     /// FENCE: whatever the clocks say, a later ticket has a greater token.
     #[test]
     fn a_proposal_is_the_time_and_more_than_what_is_known() {
-        assert_eq!(proposal(1_000_000, 400, 0), 999_600);
+        assert_eq!(proposal(1_000_000, 400, 0), 993_600);
         assert_eq!(proposal(1_000_000, 400, 2_000_000), 2_000_001);
         assert_eq!(proposal(5, 400, 0), 1);
         for absurd in [1 << 53, u64::MAX] {
             assert_eq!(proposal(absurd, 400, 7), 8);
         }
         let order = token(proposal(1_000_000, 400, 0), 401).unwrap().order();
-        assert_eq!(order, 1_000_001, "the token is about the time");
+        assert_eq!(order, 1_000_016, "the token is about the time");
+        let next = token(proposal(1_000_000, 400, 0), 402).unwrap().order();
+        assert_eq!(next, order + STEP);
     }
 
     #[test]

@@ -70,6 +70,18 @@ impl Scene {
         }
     }
 
+    /// Listens for a claim: its watch, and where the answer comes.
+    fn listens(&mut self) -> (WatchId, oneshot::Receiver<()>) {
+        let (asker, answer) = oneshot::channel();
+        let listened = Listened {
+            claim: claim(SESSION, 8),
+            ticket: 3,
+            asker,
+        };
+        self.listener.obey(Order::Listen(Box::new(listened)));
+        (self.listener.last_watch, answer)
+    }
+
     fn pushed(&mut self) -> Option<Push> {
         self.inbox.next().now_or_never().flatten()
     }
@@ -129,14 +141,7 @@ fn a_failed_look_at_the_session_breaks_the_stream() {
 fn a_failed_look_behind_a_claim_counts_as_contended() {
     let unknown = || Err(StoreError::unavailable("no answer"));
     let mut scene = Scene::new(SESSION + 1);
-    let (asker, mut answer) = oneshot::channel();
-    let listened = Listened {
-        claim: claim(SESSION, 8),
-        ticket: 3,
-        asker,
-    };
-    scene.listener.obey(Order::Listen(Box::new(listened)));
-    let watch = scene.listener.last_watch;
+    let (watch, mut answer) = scene.listens();
     let earlier = Looked::Behind(watch - 1, unknown());
     assert!(scene.listener.looked(earlier).is_ok());
     assert_eq!(scene.pushed(), None);
@@ -168,14 +173,7 @@ fn the_claim_ahead_is_looked_at_if_something_was_written_before_the_watch() {
 fn nothing_is_left_out_between_look_and_watch() {
     for (begins, looks_first) in [(8, true), (8, false), (9, true), (10, true), (10, false)] {
         let mut scene = Scene::new(SESSION + 1);
-        let (asker, mut answer) = oneshot::channel();
-        let listened = Listened {
-            claim: claim(SESSION, 8),
-            ticket: 3,
-            asker,
-        };
-        scene.listener.obey(Order::Listen(Box::new(listened)));
-        let watch = scene.listener.last_watch;
+        let (watch, mut answer) = scene.listens();
         assert_eq!(scene.listener.looks.len(), 1, "it is not waited for");
         let began = |scene: &mut Scene| {
             (scene.listener).began(watch, Subject::Listened(8), begins);

@@ -11,6 +11,7 @@ use dlock_core::{
 };
 
 use crate::backend::Store;
+use crate::base;
 use crate::claims::{Claims, State};
 use crate::keys::conflicting;
 use crate::link::Link;
@@ -143,6 +144,10 @@ impl Session for EtcdSession {
         self.pushes.forget(leaving.id.number);
         let state = self.claims.replace(leaving, claim).await?;
         Ok(self.outcome(claim, state))
+    }
+
+    fn order_step(&self) -> u64 {
+        base::STEP
     }
 
     async fn close(&self) -> Result<(), StoreError> {

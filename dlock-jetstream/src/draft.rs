@@ -14,6 +14,9 @@ use crate::knocks::Knock;
 /// Who was granted a lock on its own request need not be looked at for so long: its TTL is a second at
 /// least, and the slack is longer than another one.
 const FRESH: Duration = Duration::from_secs(2);
+/// How far apart the numbers of two steps in a lock's order are, at least.
+pub(crate) const ORDER_STEP: u64 = 16;
+
 /// What an operation makes of a document.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Decision {
@@ -57,9 +60,17 @@ impl Draft {
         Arc::make_mut(&mut self.table)
     }
 
+    /// For the next step: above all earlier ones, so that each grant has its tokens for hand-overs.
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            order: self.stamp.order.max(self.table.last() + ORDER_STEP),
+            ..self.stamp
+        }
+    }
+
     pub(crate) fn request(&mut self, claim: &Claim) -> Option<FencingToken> {
         self.changed = true;
-        let stamp = self.stamp;
+        let stamp = self.stamp();
         (self.table_mut()).request(claim.id, claim.mode, &claim.owner, stamp)
     }
 
@@ -69,7 +80,7 @@ impl Draft {
             let Knock {
                 claim, mode, owner, ..
             } = knock;
-            let stamp = self.stamp;
+            let stamp = self.stamp();
             let token = self.table_mut().request(*claim, *mode, owner, stamp);
             self.granted
                 .extend(token.map(|token| Granted { id: *claim, token }));
@@ -97,7 +108,7 @@ impl Draft {
     }
 
     fn leave(&mut self, leave: impl FnOnce(&mut LockTable, Stamp) -> Vec<Granted>) {
-        let (before, stamp) = (self.table.claims().count(), self.stamp);
+        let (before, stamp) = (self.table.claims().count(), self.stamp());
         let granted = leave(self.table_mut(), stamp);
         self.changed |= self.table.claims().count() != before;
         self.granted.extend(granted);
@@ -193,6 +204,23 @@ mod tests {
         assert_eq!(later.granted.len(), 1);
         later.request(&three);
         assert_eq!(later.all_fresh(three.id), None);
+    }
+
+    /// FENCE: a grant has room for hand-overs within its process, also where the clock stands still.
+    #[test]
+    fn grants_are_so_far_apart_as_the_core_is_told() {
+        let claims: Vec<Claim> = (1..=4).map(|n| claim(n, Mode::Exclusive)).collect();
+        let mut draft = Draft::new(&Document::default(), at(NOW));
+        let mut orders = vec![draft.request(&claims[0]).unwrap().order()];
+        for claim in &claims[1..] {
+            assert!(draft.request(claim).is_none());
+        }
+        for claim in &claims[..3] {
+            draft.withdraw(claim.id);
+            orders.push(draft.granted.pop().unwrap().token.order());
+        }
+        let apart = orders.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(apart.min() >= Some(ORDER_STEP), "{orders:?}");
     }
 
     /// ONCE: nothing is written that changes nothing.

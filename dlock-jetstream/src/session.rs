@@ -34,7 +34,7 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::backend::Store;
 use crate::documents::{Document, LetIn, Memory, reserve};
-use crate::draft::{Decision, Draft};
+use crate::draft::{Decision, Draft, ORDER_STEP};
 use crate::error::too_large;
 use crate::knocks::Knocks;
 use crate::leases::{Lease, Life, Sight};
@@ -491,6 +491,10 @@ impl Session for JetStreamSession {
             Err(_) => {}
         }
         outcome
+    }
+
+    fn order_step(&self) -> u64 {
+        ORDER_STEP
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -26,7 +26,7 @@ use crate::connect::confirm_layout;
 use crate::keys::Partition;
 use crate::link::{Call, Lane};
 use crate::pushes::{Grants, forward};
-use crate::scripts::Script;
+use crate::scripts::{ORDER_STEP, Script};
 use crate::transport::Task;
 
 /// How far the clocks of a cluster's nodes may differ for a first request in a partition to count.
@@ -372,6 +372,10 @@ impl Session for RedisSession {
         let script = &self.store.scripts.replace;
         let (reply, confirmed) = self.ask(script, claim, self.store.confirm, more).await?;
         self.outcome(claim, &reply, confirmed)
+    }
+
+    fn order_step(&self) -> u64 {
+        ORDER_STEP
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -3,10 +3,11 @@
 //! The order of tokens is also checked after every other case, over its whole history.
 
 use dlock_core::memory::MemoryStore;
-use dlock_core::{Fence, LossReason, Mode};
+use dlock_core::{Attempts, Fence, LossReason, Mode, Outcome, Wait};
 
 use crate::case::{Case, Pace};
 use crate::check::compatible;
+use crate::raw::{Raw, token};
 use crate::scene::{LIMIT, LONG, SHORT, Scene, within};
 use crate::target::{Link, Need};
 use crate::{Context, Failure, Verdict, ensure};
@@ -22,6 +23,11 @@ pub(super) fn cases() -> Vec<Case> {
             "FENCE/random-modes",
             "A fence that every holder asks admits each of them, and refuses those before them",
             random_modes,
+        ),
+        Case::new(
+            "FENCE/room-for-hand-overs",
+            "Grants that conflict are as far apart in the store's order as the core was told",
+            room_for_hand_overs,
         ),
         Case::new(
             "FENCE/lost-data",
@@ -106,6 +112,37 @@ async fn random_modes(scene: Scene) -> Verdict {
         stale.drain(..stale.len().saturating_sub(6));
     }
     ensure!(!stale.is_empty(), "nothing was ever granted");
+    Ok(())
+}
+
+async fn room_for_hand_overs(scene: Scene) -> Verdict {
+    let lock = scene.lock("apart");
+    let mut one = Raw::open(&scene, "one").await?;
+    let mut two = Raw::open(&scene, "two").await?;
+    let step = one.session().order_step();
+    let mut last = 0;
+    for _ in 0..50 {
+        let (first, second) = (
+            one.claim(&lock, Mode::Exclusive)?,
+            two.claim(&lock, Mode::ProtectedRead)?,
+        );
+        let granted = one.request(&first, Wait::InTurn).await?;
+        let behind = two.request(&second, Wait::InTurn).await?;
+        ensure!(
+            matches!(behind, Outcome::Waiting { .. }),
+            "expected it to wait, got {behind:?}"
+        );
+        one.withdraw(&first, Attempts::Answered).await?;
+        let after = two.status(&second).await?;
+        two.withdraw(&second, Attempts::Answered).await?;
+        for order in [token(granted)?.order(), token(after)?.order()] {
+            ensure!(
+                order >= last + step,
+                "number {order} after {last}: less than {step} apart"
+            );
+            last = order;
+        }
+    }
     Ok(())
 }
 

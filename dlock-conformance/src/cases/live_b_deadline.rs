@@ -156,6 +156,10 @@ impl Session for StallingSession {
         self.inner.replaces()
     }
 
+    fn order_step(&self) -> u64 {
+        self.inner.order_step()
+    }
+
     async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         self.inner.replace(leaving, claim).await
     }

@@ -148,6 +148,10 @@ impl Session for GossipSession {
         self.inner.replaces()
     }
 
+    fn order_step(&self) -> u64 {
+        self.inner.order_step()
+    }
+
     async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         self.gossip_about(claim);
         self.inner.replace(leaving, claim).await

@@ -212,6 +212,10 @@ impl Session for WireSession {
         self.inner.replaces()
     }
 
+    fn order_step(&self) -> u64 {
+        self.inner.order_step()
+    }
+
     async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         let inner = Arc::clone(&self.inner);
         let (leaving, claim) = (leaving.clone(), claim.clone());

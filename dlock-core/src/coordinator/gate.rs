@@ -183,17 +183,22 @@ impl Gate {
         };
         entry.settled = true;
         entry.leaving = confirmed;
-        let never_sent = entry.is_fresh(Stage::Requested);
-        if never_sent && !self.is_on_its_way(number) {
+        if self.is_unsent(number) {
             self.remove(number);
-        } else {
-            self.ask(number, Stage::Leaving, Moment::default());
-            return true;
+            return false;
         }
-        false
+        self.ask(number, Stage::Leaving, Moment::default());
+        true
     }
 
-    /// The store is to tell whether this granted claim is contended, once it has nothing else to do.
+    /// Whether the store has surely not heard of the claim.
+    pub(super) fn is_unsent(&self, number: Number) -> bool {
+        let entry = self.claims.get(&number);
+        entry.is_some_and(|entry| entry.is_fresh(Stage::Requested)) && !self.is_on_its_way(number)
+    }
+
+    /// The store is to tell whether this granted claim is contended: before it is asked for others, which may
+    /// not be needed then.
     pub(super) fn listen(&mut self, number: Number) {
         self.listens.insert(number);
     }
@@ -211,7 +216,7 @@ impl Gate {
             .map(|(number, due)| (*due, *number));
         // Of requests and looks the one that fell due first: neither can hold up the other.
         let next = [withdraw, request.into_iter().chain(look).min()];
-        if next.iter().flatten().all(|(due, _)| *due > now)
+        if withdraw.is_none_or(|(due, _)| due > now)
             && let Some(number) = self.listens.pop_first()
             && let Some(entry) = self.claims.get(&number)
         {

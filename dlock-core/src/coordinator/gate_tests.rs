@@ -13,6 +13,7 @@ pub(super) const APART: Rules = Rules {
     keep: Duration::ZERO,
     listen: false,
     replace: false,
+    order_step: 1,
 };
 
 pub(super) struct Caller {

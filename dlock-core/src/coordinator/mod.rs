@@ -20,6 +20,7 @@
 //! that one is granted.
 
 mod gate;
+mod keeping;
 mod operation;
 mod turn;
 
@@ -50,6 +51,8 @@ pub(crate) struct Rules {
     pub(crate) listen: bool,
     /// Whether the store can withdraw a claim and request another in one operation.
     pub(crate) replace: bool,
+    /// By how much the orders of grants are apart.
+    pub(crate) order_step: u64,
 }
 
 impl Rules {
@@ -174,18 +177,6 @@ impl Coordinator {
         self.turns.len() - 1
     }
 
-    /// A claim that nobody uses does not stand in the way of a request that it cannot serve.
-    fn give_back_kept(&mut self, mode: Mode, now: Moment) {
-        for index in 0..self.turns.len() {
-            let turn = &self.turns[index];
-            let serves = turn.mode() == mode && turn.may_be_lent(now);
-            let is_in_the_way = turn.kept_until().is_some() && turn.conflicts(mode) && !serves;
-            if is_in_the_way && !is_on(Mutant::KeptFromTasks) {
-                self.leave(index, None);
-            }
-        }
-    }
-
     /// Whether the process itself surely holds the lock, or waits for it, in a mode that conflicts.
     fn is_taken(&self, mode: Mode) -> bool {
         self.turns.iter().any(|turn| {
@@ -301,20 +292,10 @@ impl Coordinator {
     /// Nobody uses the turn, and it cannot be passed on: it is kept, or goes back.
     fn end(&mut self, index: usize, now: Moment) -> Option<Confirmation> {
         self.move_waiters(index);
-        let mode = self.turns[index].mode();
-        let waits = |turn: &Turn| turn.conflicts(mode) && !turn.waiters.is_empty();
-        let keep = self.rules.keep;
-        let turn = &mut self.turns[index];
-        let may_stay = !turn.is_contended() && turn.may_be_passed_on(now);
-        if !keep.is_zero() && may_stay && !self.turns.iter().any(waits) {
-            let until = self.turns[index].keep(now, keep)?;
-            if self.alarm.is_none_or(|alarm| alarm > until) {
-                self.stirred = true;
-                self.alarm = Some(until);
-            }
-            self.ask_for_news(mode, now);
+        if self.stays(index, now) {
             return None;
         }
+        let mode = self.turns[index].mode();
         let (confirmed, confirmation) = oneshot::channel();
         self.leave(index, Some(confirmed));
         // A place that was taken for those who have been served meanwhile.
@@ -366,12 +347,7 @@ impl Coordinator {
 
     /// What to do now. An operation that is returned counts as on its way.
     pub(crate) fn next(&mut self, now: Moment) -> Next {
-        for index in 0..self.turns.len() {
-            let due = self.turns[index].kept_until();
-            if due.is_some_and(|due| due <= now) {
-                self.leave(index, None);
-            }
-        }
+        self.give_back_overdue(now);
         self.settle(now);
         let next = self.gate.next(now);
         let kept = self.turns.iter().filter_map(Turn::kept_until).min();
@@ -395,12 +371,13 @@ impl Coordinator {
         result: Result<Outcome, StoreError>,
         now: Moment,
     ) {
+        let is_told = result.is_ok();
+        self.gate.answered(operation, result, now);
         if let Operation::Listen(claim) = operation
             && let Some(index) = self.find(claim.id.number)
         {
-            self.turns[index].hears(result.is_ok());
+            self.hears(index, is_told, now);
         }
-        self.gate.answered(operation, result, now);
         self.settle(now);
     }
 
@@ -459,7 +436,7 @@ impl Coordinator {
 
     fn granted(&mut self, index: usize, token: FencingToken, now: Moment) {
         let turn = &mut self.turns[index];
-        turn.granted(token, now);
+        turn.granted(token, token.room(self.rules.order_step), now);
         if is_shared(turn.mode()) {
             for waiter in std::mem::take(&mut turn.waiters) {
                 turn.give_to(waiter);

@@ -60,6 +60,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Hold {
     token: FencingToken,
+    /// How many tokens there are to give out.
+    room: u64,
     since: Moment,
     /// How many guards there are.
     pub(super) users: usize,
@@ -78,6 +80,16 @@ pub(super) struct Waiter {
     /// Whether the turn was held when it came, and nobody else was known to wait: then it goes before
     /// whoever came later (FAIR).
     pub(super) came_first: bool,
+}
+
+impl Waiter {
+    /// The same, known to have come before any other session.
+    pub(super) fn came_first(self) -> Self {
+        Self {
+            came_first: true,
+            ..self
+        }
+    }
 }
 
 /// Whether several guards may hold a claim in this mode together.
@@ -143,17 +155,18 @@ impl Turn {
         matches!(self.stage, Stage::Unplaced | Stage::Asked) && self.wait == Wait::InTurn
     }
 
-    /// Nobody uses it: it stays for a while.
-    pub(super) fn keep(&mut self, now: Moment, time: Duration) -> Option<Moment> {
+    /// Nobody uses it: it stays until then.
+    pub(super) fn keep(&mut self, until: Moment) -> Option<Moment> {
         let hold = self.hold_mut()?;
-        hold.kept_until = Some((now + time).min(hold.since + UNHEARD));
+        hold.kept_until = Some(until.min(hold.since + UNHEARD));
         hold.kept_until
     }
 
     /// The store has granted the claim.
-    pub(super) fn granted(&mut self, token: FencingToken, now: Moment) {
+    pub(super) fn granted(&mut self, token: FencingToken, room: u64, now: Moment) {
         self.stage = Stage::Held(Hold {
             token,
+            room,
             since: now,
             users: 0,
             given: 0,
@@ -190,6 +203,15 @@ impl Turn {
         }
     }
 
+    /// Until when the answer is worth waiting for, if the store was asked to tell of others and has not
+    /// answered.
+    pub(super) fn news_due(&self) -> Option<Moment> {
+        match self.news {
+            News::Asked(asked) if !self.is_contended() => Some(asked + PASSING),
+            _ => None,
+        }
+    }
+
     /// Whether requests that come now may be granted from it.
     pub(super) fn is_open(&self, now: Moment) -> bool {
         !self.is_contended() && self.news == News::None && self.may_be_passed_on(now)
@@ -198,7 +220,7 @@ impl Turn {
     /// Whether those who came before others waited may be granted from it.
     pub(super) fn may_be_passed_on(&self, now: Moment) -> bool {
         self.hold().is_some_and(|hold| {
-            let has_tokens = is_shared(self.mode()) || hold.given < FencingToken::LOCAL_ORDERS;
+            let has_tokens = is_shared(self.mode()) || hold.given < hold.room;
             has_tokens && (self.is_contended() || now < hold.since + UNHEARD)
         })
     }

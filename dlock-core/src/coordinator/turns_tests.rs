@@ -13,6 +13,7 @@ const TOGETHER: Rules = Rules {
     keep: Duration::ZERO,
     listen: false,
     replace: false,
+    order_step: 1,
 };
 const KEEPING: Rules = Rules {
     keep: Duration::from_millis(200),
@@ -64,20 +65,25 @@ fn a_claim_is_passed_on_in_order_and_without_the_store() {
     assert!(one.is_idle());
 }
 
-/// FENCE: when the local orders of a token are used up, the claim goes back.
+/// FENCE: when the tokens of a grant are used up, the claim goes back. The store says how many there are.
 #[test]
 fn a_claim_goes_back_when_its_tokens_are_used_up() {
-    let (mut one, turn) = held(TOGETHER);
-    for local in 1..1024 {
-        let mut next = lock(&mut one, local + 1);
-        assert!(one.release(turn, SOON).is_none());
-        assert_eq!(granted(&mut next), (turn, local));
+    for order_step in [1, 16] {
+        let (mut one, turn) = held(Rules {
+            order_step,
+            ..TOGETHER
+        });
+        for local in 1..1024 * order_step {
+            let mut next = lock(&mut one, local + 1);
+            assert!(one.release(turn, SOON).is_none());
+            assert_eq!(granted(&mut next), (turn, local));
+        }
+        let mut next = lock(&mut one, 20_000);
+        assert!(one.release(turn, SOON).is_some());
+        assert_eq!(exchange(&mut one, SOON, ABSENT), ("withdraw", 1));
+        let (asked, number) = exchange(&mut one, SOON, Ok(GRANTED));
+        assert_eq!((asked, granted(&mut next)), ("request", (number, 0)));
     }
-    let mut next = lock(&mut one, 2000);
-    assert!(one.release(turn, SOON).is_some());
-    assert_eq!(exchange(&mut one, SOON, ABSENT), ("withdraw", 1));
-    let (asked, number) = exchange(&mut one, SOON, Ok(GRANTED));
-    assert_eq!((asked, granted(&mut next)), ("request", (number, 0)));
 }
 
 /// FENCE, CANCEL: those who have gone use up no tokens, however many they are.
@@ -400,34 +406,111 @@ const LISTENING: Rules = Rules {
     ..TOGETHER
 };
 
-/// FAIR: where the store tells only if it is asked to, requests have places of their own until it does.
+/// FAIR: where the store tells only if it is asked to, it is asked before a claim is passed on. If nobody
+/// else waits, those who asked meanwhile need no place of their own.
 #[test]
 fn a_store_that_does_not_tell_unasked_is_asked_before_a_claim_is_passed_on() {
     let (mut one, turn) = held(LISTENING);
     let mut first = lock(&mut one, 2);
-    assert_eq!(exchange(&mut one, NOW, Ok(WAITING)), ("request", 2));
+    let mut second = lock(&mut one, 3);
     let listen = exchange(&mut one, NOW, Ok(WAITING));
     assert_eq!(listen, ("listen", turn));
-    let _second = lock(&mut one, 3);
     assert!(asks_nothing(&mut one));
-    assert!(one.release(turn, SOON).is_none());
-    assert_eq!(granted(&mut first), (turn, 1));
-    // And what was heard then counts as everywhere.
+    // And what is heard then counts as everywhere: these two came first.
     one.push_contended(turn, SOON);
-    let late = SOON + Duration::from_millis(10);
-    assert!(one.release(turn, late).is_some());
+    let _third = lock(&mut one, 4);
+    assert_eq!(exchange(&mut one, SOON, Ok(WAITING)), ("request", 4));
+    for (caller, local) in [(&mut first, 1), (&mut second, 2)] {
+        assert!(one.release(turn, LATER).is_none());
+        assert_eq!(granted(caller), (turn, local));
+    }
+    assert!(one.release(turn, LATER).is_some());
 }
 
-/// FAIR: if it will not tell, a claim is passed on as if somebody waited.
+/// FAIR: if it will not tell, or somebody else does wait, they have a place of their own, and the claim is
+/// passed on as if somebody waited.
 #[test]
 fn a_store_that_cannot_tell_is_as_one_that_says_that_others_wait() {
-    for listens in [Err(StoreError::unavailable("no")), Ok(WAITING)] {
-        let is_told = listens.is_ok();
+    for is_told in [false, true] {
         let (mut one, turn) = held(LISTENING);
-        let _first = lock(&mut one, 2);
-        exchange(&mut one, NOW, Ok(WAITING));
-        assert_eq!(exchange(&mut one, NOW, listens).0, "listen");
+        let mut first = lock(&mut one, 2);
+        let Next::Perform(listen) = one.next(NOW) else {
+            panic!("the store is asked");
+        };
+        if is_told {
+            one.push_contended(turn, NOW);
+            one.answered(&listen, Ok(WAITING), NOW);
+        } else {
+            one.answered(&listen, Err(StoreError::unavailable("no")), NOW);
+        }
+        assert_eq!(exchange(&mut one, NOW, Ok(WAITING)), ("request", 2));
+        assert!(one.release(turn, SOON).is_none());
+        assert_eq!(granted(&mut first), (turn, 1));
+        let _second = lock(&mut one, 3);
         let late = NOW + Duration::from_millis(10);
-        assert_eq!(one.release(turn, late).is_none(), is_told);
+        assert!(one.release(turn, late).is_some());
+    }
+}
+
+/// A claim that was lent as often as it may be while the store is asked whether others wait, and now
+/// stays for the two who wait here; and what the store is asked.
+fn staying() -> (Coordinator, Number, Operation, [Caller; 2]) {
+    let (mut one, turn) = held(LISTENING);
+    let mut waiter = lock(&mut one, 2);
+    let Next::Perform(listen) = one.next(NOW) else {
+        panic!("the store is asked");
+    };
+    for local in 1..=64 {
+        assert!(one.release(turn, NOW).is_none());
+        assert_eq!(granted(&mut waiter), (turn, local));
+        waiter = lock(&mut one, local + 2);
+    }
+    assert!(one.release(turn, NOW).is_none());
+    let late = lock(&mut one, 70);
+    assert!(waiter.answer().is_none() && one.is_kept(turn) && asks_nothing(&mut one));
+    (one, turn, listen, [waiter, late])
+}
+
+/// Those of the process who wait are let wait for the store's answer, rather than that the claim goes
+/// back before it is known to be nobody else's.
+#[test]
+fn a_claim_stays_until_the_store_says_that_nobody_else_waits() {
+    let (mut one, turn, listen, waiters) = staying();
+    one.answered(&listen, Ok(WAITING), SOON);
+    for (mut waiter, local) in waiters.into_iter().zip(65..) {
+        assert_eq!(granted(&mut waiter), (turn, local));
+        assert_eq!(one.release(turn, SOON).is_none(), local == 65);
+    }
+}
+
+/// FAIR: it stays no longer than that, and for ten milliseconds at most.
+#[test]
+fn a_claim_stays_no_longer_than_others_may_have_to_wait() {
+    let no = || Err(StoreError::unavailable("no"));
+    type Ending = fn(&mut Coordinator, Number) -> Option<Caller>;
+    let endings: [Ending; 4] = [
+        // Somebody else does wait; the store does not tell; it does not answer in time; and somebody
+        // here cannot be served from it.
+        |one, turn| {
+            one.push_contended(turn, SOON);
+            None
+        },
+        |_, _| None,
+        |one, _| {
+            let end = NOW + Duration::from_millis(10);
+            assert!(matches!(one.next(SOON), Next::At(at) if at == end));
+            one.next(end);
+            None
+        },
+        |one, _| Some(ask_in(one, 80, (ProtectedRead, InTurn), SOON)),
+    ];
+    for (index, ending) in endings.into_iter().enumerate() {
+        let (mut one, turn, listen, [mut first, _late]) = staying();
+        let _other = ending(&mut one, turn);
+        assert_eq!(one.is_kept(turn), index == 1);
+        one.answered(&listen, no(), LATER);
+        assert_eq!(exchange(&mut one, LATER, ABSENT), ("withdraw", 1));
+        assert_eq!(exchange(&mut one, LATER, Ok(GRANTED)), ("request", 2));
+        assert_eq!(granted(&mut first), (2, 0));
     }
 }

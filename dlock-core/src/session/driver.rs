@@ -271,6 +271,12 @@ impl Driver {
                 if self.shared.lease.ended_at(now).is_some() && !is_on(Mutant::NoOutputGate) {
                     return;
                 }
+                // What it pushed before it answered is older (FAIR).
+                while matches!(operation, Operation::Listen(_))
+                    && let Some(push) = self.inbox.next_now()
+                {
+                    self.hear(push, now);
+                }
                 let name = operation.claim().name.clone();
                 self.shared.registry.with(&name, |coordinator| {
                     coordinator.answered(&operation, result, now);

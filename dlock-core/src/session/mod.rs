@@ -135,6 +135,7 @@ impl Session {
                 Rules {
                     listen: !opened.session.pushes_contended(),
                     replace: opened.session.replaces(),
+                    order_step: opened.session.order_step(),
                     ..rules
                 },
             ),

@@ -3,7 +3,6 @@
 //! One short critical section, never held across an await.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -55,15 +54,13 @@ impl Registry {
             coordinators,
             of_claim,
         } = names.as_mut()?;
-        let mut entry = match coordinators.entry(name.clone()) {
-            Entry::Occupied(known) => known,
-            Entry::Vacant(new) => new.insert_entry(Coordinator::new(
-                self.backoff,
-                self.rules,
-                self.numbers.clone(),
-            )),
+        // Mostly it is known: then the name need not be copied.
+        let coordinator = match coordinators.get_mut(name) {
+            Some(known) => known,
+            None => coordinators.entry(name.clone()).or_insert_with(|| {
+                Coordinator::new(self.backoff, self.rules, self.numbers.clone())
+            }),
         };
-        let coordinator = entry.get_mut();
         let result = act(coordinator);
         for number in coordinator.take_placed() {
             of_claim.insert(number, name.clone());
@@ -73,7 +70,7 @@ impl Registry {
         }
         let stirred = coordinator.take_stirred();
         if coordinator.is_idle() {
-            entry.remove();
+            coordinators.remove(name);
         }
         Some((result, stirred))
     }

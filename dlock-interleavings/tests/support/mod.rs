@@ -172,6 +172,10 @@ impl Session for Far<Arc<dyn Session>> {
         self.0.replaces()
     }
 
+    fn order_step(&self) -> u64 {
+        self.0.order_step()
+    }
+
     async fn replace(&self, leaving: &Claim, claim: &Claim) -> Result<Outcome, StoreError> {
         there_and_back(self.0.replace(leaving, claim)).await
     }

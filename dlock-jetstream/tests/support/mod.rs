@@ -5,8 +5,8 @@
 
 pub(crate) mod cluster;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, Subscriber};
@@ -36,6 +36,31 @@ const PORT: u16 = 4222;
 pub(crate) struct Server {
     pub(crate) port: u16,
     container: ContainerAsync<GenericImage>,
+    /// After the container: its end is watched, too.
+    _watchdog: Watchdog,
+}
+
+/// Ends all tests, and says which one stood still, if it is not dropped in time: sessions without the core
+/// around them have no limits of their own.
+struct Watchdog {
+    _alive: mpsc::Sender<()>,
+}
+
+impl Watchdog {
+    const LIMIT: Duration = Duration::from_secs(300);
+
+    /// To be called from the test's own thread, which has its name.
+    fn start() -> Self {
+        let test = std::thread::current().name().unwrap_or("?").to_owned();
+        let (alive, ends) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if ends.recv_timeout(Self::LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{test} stands still: not done after {:?}", Self::LIMIT);
+                std::process::abort();
+            }
+        });
+        Self { _alive: alive }
+    }
 }
 
 impl Server {
@@ -56,9 +81,14 @@ impl Server {
     }
 
     async fn run(request: ContainerRequest<GenericImage>) -> Self {
+        let _watchdog = Watchdog::start();
         let container = request.start().await.unwrap();
         let port = container.get_host_port_ipv4(PORT).await.unwrap();
-        Self { port, container }
+        Self {
+            port,
+            container,
+            _watchdog,
+        }
     }
 
     /// Connects by URL: `rest` stands behind the port.

@@ -1,7 +1,8 @@
 -- Shared by the scripts that grant: the partition's order, and a claim's way into the store.
 
 -- The next number in the partition's order: for tickets and tokens, on the scale of microseconds
--- since 1970, so that they rise even when all data is lost (FENCE). As text of 16 digits, of which the
+-- since 1970, so that they rise even when all data is lost (FENCE), and so far apart that the holder's
+-- process has tokens for its hand-overs. As text of 16 digits, of which the
 -- smaller comes first in the order of the bytes. Lua's numbers are doubles: exact below 2^53, which
 -- lasts until 2255, but never printed with tostring().
 local function next_number()
@@ -9,7 +10,7 @@ local function next_number()
   local text = string.format('%016.0f', number)
   local before = tonumber(redis.call('SET', last, text, 'GET') or 0)
   if before >= number then
-    text = string.format('%016.0f', before + 1)
+    text = string.format('%016.0f', before + ORDER_STEP)
     redis.call('SET', last, text)
   end
   return text
