@@ -122,10 +122,10 @@ impl Contestant {
 pub(crate) fn all(store: Store) -> Vec<Contestant> {
     let mut all = vec![
         Contestant::new(DLOCK, Role::Subject, |place| {
-            Box::pin(async move { Ok(Arc::new(Dlock(connect(place).await?)) as Arc<dyn Locker>) })
+            Box::pin(dlock_client(place, false))
         }),
         Contestant::new(DROPPED, Role::Variant, |place| {
-            Box::pin(async move { Ok(Arc::new(Dropped(connect(place).await?)) as Arc<dyn Locker>) })
+            Box::pin(dlock_client(place, true))
         }),
     ];
     match store {
@@ -146,58 +146,48 @@ pub(crate) fn all(store: Store) -> Vec<Contestant> {
     all
 }
 
-async fn connect(place: Place) -> Verdict<Client> {
-    Ok(dlock::connect(&place.url).await?)
+/// dlock as a contestant.
+struct Dlock {
+    client: Client,
+    /// Whether it drops its guards, and does not wait until they are released: who asks for the lock again at
+    /// once may do so in the operation in which it gives it back.
+    drops: bool,
 }
 
-struct Dlock(Client);
+struct DlockGuard {
+    guard: Guard,
+    drops: bool,
+}
 
-struct DlockGuard(Guard);
+async fn dlock_client(place: Place, drops: bool) -> Verdict<Arc<dyn Locker>> {
+    let client = dlock::connect(&place.url).await?;
+    Ok(Arc::new(Dlock { client, drops }))
+}
 
 #[async_trait]
 impl Locker for Dlock {
     async fn lock(&self, name: &str) -> Verdict<Box<dyn Held>> {
-        Ok(Box::new(DlockGuard(self.0.lock(name).await?)))
+        let guard = self.client.lock(name).await?;
+        let drops = self.drops;
+        Ok(Box::new(DlockGuard { guard, drops }))
     }
 
     async fn waiting(&self, name: &str) -> Option<usize> {
-        Some(self.0.inspect(name).await.ok()?.waiters.len())
+        Some(self.client.inspect(name).await.ok()?.waiters.len())
     }
 
     async fn close(&self) {
         // What it does not confirm in time ends with the TTL.
-        let _ = self.0.close(Duration::from_secs(5)).await;
+        let _ = self.client.close(Duration::from_secs(5)).await;
     }
 }
 
 #[async_trait]
 impl Held for DlockGuard {
     async fn release(self: Box<Self>) -> Verdict {
-        Ok(self.0.release().await?)
-    }
-}
-
-/// As [`Dlock`], but that it drops its guards: who asks for the lock again at once may do so in the operation
-/// in which it gives it back.
-struct Dropped(Client);
-
-struct DroppedGuard(Guard);
-
-#[async_trait]
-impl Locker for Dropped {
-    async fn lock(&self, name: &str) -> Verdict<Box<dyn Held>> {
-        Ok(Box::new(DroppedGuard(self.0.lock(name).await?)))
-    }
-
-    async fn close(&self) {
-        let _ = self.0.close(Duration::from_secs(5)).await;
-    }
-}
-
-#[async_trait]
-impl Held for DroppedGuard {
-    async fn release(self: Box<Self>) -> Verdict {
-        drop(self.0);
+        if !self.drops {
+            self.guard.release().await?;
+        }
         Ok(())
     }
 }

@@ -48,6 +48,14 @@ impl Split {
     }
 }
 
+/// Lets this thread run on every processor that the system allows it, whatever it was bound to.
+pub(crate) fn unbind_thread() {
+    let mut cpus = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| cpus.set(cpu));
+    // Where it is not possible, it stays as it is.
+    let _ = sched_setaffinity(None, &cpus);
+}
+
 /// Nanoseconds on the clock that all processes of this machine share.
 pub(crate) fn now() -> u64 {
     nanoseconds(ClockId::Monotonic)

@@ -11,6 +11,7 @@ use super::{Measure, metric};
 use crate::bench::Bench;
 use crate::contestants::{DLOCK, FLOOR};
 use crate::fault::{Context, Fault, Verdict};
+use crate::machine;
 use crate::sheet::Point;
 
 const TASKS: usize = 64;
@@ -40,14 +41,17 @@ pub(super) async fn run(bench: &mut Bench) {
     }
 }
 
-/// Runs it on a runtime of its own with two threads, as on a small machine.
+/// Runs it on a runtime of its own with two threads, as on a small machine. They are not bound to the
+/// clients' processors: what is compared happens in this process, and on one processor no two threads would
+/// meet at the lock.
 pub(super) async fn on_two_threads<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Verdict<T>
 where
     T: Send + 'static,
     F: Future<Output = Verdict<T>>,
 {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).enable_all().build()?;
+    let builder = builder.worker_threads(2).enable_all();
+    let runtime = builder.on_thread_start(machine::unbind_thread).build()?;
     let thread = tokio::task::spawn_blocking(move || runtime.block_on(work()));
     thread.await.doing("the runtime with two threads")?
 }
