@@ -52,6 +52,9 @@
 //! - **Somebody deletes keys.** Deleting a session's key ends that session: its holder is told at its next
 //!   renewal, a third of its TTL later at the latest. Deleting a lock's key breaks the promise for that
 //!   lock. The bucket does not allow to delete single messages, but it can be purged and removed.
+//! - **A lock moves to another kind of store, or its document is lost, within the time of one question.** A
+//!   session asks the server for the time when it opens, and may number a lock's first token ahead of it by as
+//!   much as the question took. What is granted sooner elsewhere could get a lower one.
 //! - **A cluster elects a leader.** Until then (some seconds) nothing is granted or renewed; a TTL shorter
 //!   than that does not survive it.
 //! - **Thousands wait for one lock.** Each change writes the whole document, some 250 bytes a claim. One that

@@ -21,7 +21,7 @@ impl JetStreamSession {
         {
             return Ok(let_in);
         }
-        self.read(name, Ask::Anyone).await.map(LetIn::Seen)
+        self.read(name, work.whom()).await.map(LetIn::Seen)
     }
 
     /// The document to go on with when somebody was quicker than who had seen `before`.

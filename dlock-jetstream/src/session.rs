@@ -137,7 +137,7 @@ impl JetStreamSession {
             draft.admit(&self.knocks.at(name, &document));
             let outcome = match self.decide(work, &mut draft, is_hint).await? {
                 Decision::Read => {
-                    document = self.read(name, Ask::Anyone).await?;
+                    document = self.read(name, Ask::Leader).await?;
                     is_hint = false;
                     continue;
                 }

@@ -6,6 +6,7 @@ use dlock_core::table::LockTable;
 use dlock_core::{Attempts, Claim, ClaimId, SessionId, Wait};
 
 use crate::documents::Document;
+use crate::link::Ask;
 
 /// The longest pause after a collision.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -38,6 +39,16 @@ impl Work<'_> {
         match self {
             Work::Request(claim, Wait::InTurn) => Some(claim),
             _ => None,
+        }
+    }
+
+    /// Whom to ask for the document. Who writes may begin with what a replica has that lags behind: the
+    /// compare-and-set finds out. An answer that needs no write must not be older than what the caller knows
+    /// to have happened: a release just before a try, the release that a look follows.
+    pub(crate) fn whom(&self) -> Ask {
+        match self {
+            Work::Request(_, Wait::InTurn) => Ask::Anyone,
+            _ => Ask::Leader,
         }
     }
 

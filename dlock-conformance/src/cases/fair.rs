@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use dlock_core::table::{LockTable, Stamp};
-use dlock_core::{ClaimId, LockSnapshot, Mode, Owner};
+use dlock_core::{Attempts, ClaimId, LockSnapshot, Mode, Outcome, Owner, Wait};
 
 use crate::actor::{Actor, Asking, Held};
 use crate::case::{Case, Pace};
+use crate::raw::{Raw, token};
 use crate::scene::{PROMPT, Scene};
-use crate::{Failure, Verdict, ensure};
+use crate::{Context, Failure, Verdict, ensure};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -37,6 +38,11 @@ pub(super) fn cases() -> Vec<Case> {
             "FAIR/the-last-of-several-holders",
             "A writer behind several readers is granted when the last one leaves, in whatever order",
             last_of_several,
+        ),
+        Case::new(
+            "FAIR/released-is-free",
+            "Once a release is confirmed, whoever tries gets the lock, and whoever waited and looks has it",
+            released_is_free,
         ),
     ]
 }
@@ -330,4 +336,32 @@ pub(super) async fn waiting(scene: &Scene, client: &Actor, lock: &str, count: us
         Ok(_) => Ok(()),
         Err(failure) => Err(Failure::new(failure.to_string())),
     }
+}
+
+/// Of a store of several servers, one that lags behind could answer.
+async fn released_is_free(scene: Scene) -> Verdict {
+    let lock = scene.lock("free");
+    let mut one = Raw::open(&scene, "one").await?;
+    let mut two = Raw::open(&scene, "two").await?;
+    for round in 1..=40 {
+        let first = one.claim(&lock, Mode::Exclusive)?;
+        let second = two.claim(&lock, Mode::Exclusive)?;
+        token(one.request(&first, Wait::InTurn).await?)?;
+        let waits = round % 2 == 0;
+        if waits {
+            let behind = two.request(&second, Wait::InTurn).await?;
+            ensure!(
+                matches!(behind, Outcome::Waiting { .. }),
+                "expected it to wait, got {behind:?}"
+            );
+        }
+        one.withdraw(&first, Attempts::Answered).await?;
+        let then = match waits {
+            true => two.status(&second).await?,
+            false => two.request(&second, Wait::Never).await?,
+        };
+        token(then).because(format!("round {round}"))?;
+        two.withdraw(&second, Attempts::Answered).await?;
+    }
+    Ok(())
 }

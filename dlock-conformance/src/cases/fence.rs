@@ -2,6 +2,8 @@
 //!
 //! The order of tokens is also checked after every other case, over its whole history.
 
+use std::time::Instant;
+
 use dlock_core::memory::MemoryStore;
 use dlock_core::{Attempts, Fence, LossReason, Mode, Outcome, Wait};
 
@@ -36,8 +38,8 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .needs(Need::Wipe)
         .pace(Pace::Alone),
-        // Only with a store on this machine: a deployment's clock may differ by more than the
-        // moment that passes here between one store and the next.
+        // Only with a store on this machine: a deployment's clock may differ by more than passes here between
+        // one store and the next.
         Case::new(
             "FENCE/another-kind-of-store",
             "Tokens of one name go on rising when it moves to another kind of store, and back",
@@ -205,7 +207,14 @@ async fn lost_data(scene: Scene) -> Verdict {
 
 async fn another_store(scene: Scene) -> Verdict {
     let lock = scene.lock("moves");
+    let began = Instant::now();
     let here = scene.client("here").await?;
+    here.lock(&scene.lock("asks the time"), Mode::Null)
+        .await?
+        .release()
+        .await?;
+    // A client that asks its store for the time knows it to the time of that question. A move takes longer.
+    let moving = began.elapsed();
     let there = Link::new(MemoryStore::new().link());
     let there = scene.client_over("there", LONG, there).await?;
     let mut last = 0;
@@ -218,6 +227,7 @@ async fn another_store(scene: Scene) -> Verdict {
         );
         last = token;
         held.release().await?;
+        tokio::time::sleep(moving).await;
     }
     Ok(())
 }
