@@ -34,7 +34,15 @@ pub(crate) struct Claims {
     /// The greatest revision that the watches have told of.
     heard: AtomicI64,
     /// The claims that are known to have been written, by their number.
-    places: Mutex<HashMap<u64, Place>>,
+    places: Mutex<HashMap<u64, Known>>,
+}
+
+/// What is known of a claim that was written.
+#[derive(Debug)]
+struct Known {
+    place: Place,
+    /// What was ahead of it, when it was last seen to wait.
+    ahead: Option<Ahead>,
 }
 
 /// A claim's place in the order, which never changes.
@@ -170,7 +178,8 @@ impl Claims {
         match self.txns.answer(&answer, proposed) {
             Answer::Free { base } => Ok(State::Granted(self.placed(claim, ticket, base)?)),
             Answer::Queued { base, ahead } => {
-                Ok(State::Waiting(self.placed(claim, ticket, base)?, ahead))
+                let place = self.placed(claim, ticket, base)?;
+                Ok(self.waits(claim, place, ahead))
             }
             Answer::Nothing(found) => match self.learn(claim, &found).await? {
                 Some(place) => self.look_from(claim, place).await,
@@ -197,7 +206,8 @@ impl Claims {
 
     /// How the claim stands now, by one read, if its place is known.
     pub(crate) async fn look(&self, claim: &Claim) -> Result<State, StoreError> {
-        let known = self.places().get(&claim.id.number).copied();
+        let known = |known: &Known| known.place;
+        let known = self.places().get(&claim.id.number).map(known);
         let place = match known {
             Some(place) => Some(place),
             None => {
@@ -213,16 +223,26 @@ impl Claims {
     }
 
     async fn look_from(&self, claim: &Claim, place: Place) -> Result<State, StoreError> {
-        let (answer, _) = self.txn(self.txns.look(claim, place.ticket)).await?;
-        match self.txns.looked(&answer, place.ticket) {
+        let number = claim.id.number;
+        let known = (self.places().get(&number)).and_then(|known| known.ahead.clone());
+        let look = self.txns.look(claim, place.ticket, known.as_ref());
+        let (answer, _) = self.txn(look).await?;
+        match self.txns.looked(&answer, place.ticket, known) {
             (false, ..) => Err(StoreError::lapsed()),
             (true, false, _) => {
-                self.places().remove(&claim.id.number);
+                self.places().remove(&number);
                 Ok(State::Absent)
             }
             (true, true, None) => Ok(State::Granted(place)),
-            (true, true, Some(ahead)) => Ok(State::Waiting(place, ahead)),
+            (true, true, Some(ahead)) => Ok(self.waits(claim, place, ahead)),
         }
+    }
+
+    fn waits(&self, claim: &Claim, place: Place, ahead: Ahead) -> State {
+        if let Some(known) = self.places().get_mut(&claim.id.number) {
+            known.ahead = Some(ahead.clone());
+        }
+        State::Waiting(place, ahead)
     }
 
     /// Whether a claim that one of this session waits for is still there. That it is gone says something
@@ -252,7 +272,7 @@ impl Claims {
     /// The ticket of a claim that is known to have been written.
     pub(crate) fn ticket(&self, claim: &Claim) -> Option<i64> {
         let places = self.places();
-        places.get(&claim.id.number).map(|place| place.ticket)
+        places.get(&claim.id.number).map(|known| known.place.ticket)
     }
 
     /// What the keys of this lock's claims begin with.
@@ -323,7 +343,8 @@ impl Claims {
             || StoreError::unconfirmed(strange(self.txns.layout.base().as_bytes()).to_string());
         let token = base::token(base, ticket).ok_or_else(absurd)?;
         let place = Place { ticket, token };
-        self.places().insert(claim.id.number, place);
+        let known = Known { place, ahead: None };
+        self.places().insert(claim.id.number, known);
         Ok(place)
     }
 
@@ -347,7 +368,7 @@ impl Claims {
         Ok(Some(self.placed(claim, ticket, base)?))
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<u64, Place>> {
+    fn places(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -174,10 +174,12 @@ impl Txns {
         }
     }
 
-    /// Reads what is ahead of a claim with this ticket, and whether the claim and the session are there.
-    pub(crate) fn look(&self, claim: &Claim, ticket: i64) -> Txn {
+    /// Reads what is ahead of a claim with this ticket, and whether the claim and the session are there. As
+    /// long as the nearest that is known to be ahead is still there, it is still the nearest: claims come in at
+    /// the end. Then the server need not read the queue.
+    pub(crate) fn look(&self, claim: &Claim, ticket: i64, known: Option<&Ahead>) -> Txn {
         let keys_only = || Some(GetOptions::new().with_keys_only());
-        let mut reads = vec![
+        let own = [
             TxnOp::get(self.layout.claim(claim), keys_only()),
             TxnOp::get(self.layout.session(self.session), keys_only()),
         ];
@@ -186,21 +188,42 @@ impl Txns {
             let options = newest().with_limit(2).with_max_create_revision(ticket - 1);
             TxnOp::get(self.layout.mode(&claim.name, mode), Some(options))
         };
-        reads.extend(conflicting(claim.mode).map(nearest));
-        Txn::new().and_then(reads)
+        let queue = own.clone().into_iter();
+        let queue = queue.chain(conflicting(claim.mode).map(nearest));
+        let queue = queue.collect::<Vec<_>>();
+        match known {
+            Some(ahead) => Txn::new()
+                .when([absent(ahead.nearest.clone())])
+                .and_then(queue)
+                .or_else(own),
+            None => Txn::new().and_then(queue),
+        }
     }
 
     /// Reads the answer to a look: whether the session and the claim are there, and what is ahead.
-    pub(crate) fn looked(&self, answer: &TxnResponse, ticket: i64) -> (bool, bool, Option<Ahead>) {
+    pub(crate) fn looked(
+        &self,
+        answer: &TxnResponse,
+        ticket: i64,
+        known: Option<Ahead>,
+    ) -> (bool, bool, Option<Ahead>) {
         let answers = gets(&answer.op_responses());
         let created = |place: usize| {
             let key = answers.get(place).and_then(only);
             key.map(|key| key.create_revision())
         };
         let (claim, session) = (created(0), created(1));
-        let ranges = answers.get(2..).unwrap_or_default();
-        let seen = |range: &GetResponse| i64::try_from(range.kvs().len()).unwrap_or(i64::MAX);
-        let ahead = ahead(ranges, revision(answer), seen);
+        let ahead = match known {
+            Some(known) if !answer.succeeded() => Some(Ahead {
+                seen: revision(answer),
+                ..known
+            }),
+            _ => {
+                let ranges = answers.get(2..).unwrap_or_default();
+                let two = |range: &GetResponse| i64::try_from(range.kvs().len()).unwrap_or(2);
+                ahead(ranges, revision(answer), two)
+            }
+        };
         (session == Some(self.opened), claim == Some(ticket), ahead)
     }
 

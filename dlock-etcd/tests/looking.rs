@@ -1,0 +1,82 @@
+//! Looks at claims that wait.
+
+// Helpers belong to the tests, but stand outside of them.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use dlock_core::{Attempts, Claim, Mode, Outcome, Wait};
+use support::{Client, LONG, Server, is_granted, is_waiting};
+
+async fn asks(client: &mut Client, mode: Mode) -> (Claim, Outcome) {
+    let claim = client.claim("n", mode);
+    let request = client.session().request(&claim, Wait::InTurn);
+    let outcome = request.await.unwrap();
+    (claim, outcome)
+}
+
+async fn looks(client: &Client, claim: &Claim) -> Outcome {
+    client.session().status(claim).await.unwrap()
+}
+
+async fn leaves(client: &Client, claim: &Claim) {
+    let session = client.session();
+    session.withdraw(claim, Attempts::Answered).await.unwrap();
+}
+
+/// Whoever leaves, a look finds who is ahead then, and the grant (FAIR).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_ahead_changes() {
+    let server = Server::start().await;
+    let backend = server.connect("/ahead").await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Client::open(&backend, LONG).await);
+    }
+    let [holder, first, second, last] = &mut clients[..] else {
+        unreachable!()
+    };
+    let (held, _) = asks(holder, Mode::ProtectedRead).await;
+    let (reads, outcome) = asks(first, Mode::ProtectedRead).await;
+    assert!(is_granted(outcome));
+    let (writes, outcome) = asks(second, Mode::Exclusive).await;
+    assert!(is_waiting(outcome));
+    let (waits, outcome) = asks(last, Mode::ProtectedWrite).await;
+    assert!(is_waiting(outcome));
+    for (client, gone) in [(&*second, &writes), (&*first, &reads)] {
+        assert!(is_waiting(looks(last, &waits).await));
+        leaves(client, gone).await;
+        assert!(is_waiting(looks(last, &waits).await));
+    }
+    leaves(holder, &held).await;
+    let granted = looks(last, &waits).await;
+    assert!(is_granted(granted));
+    assert_eq!(looks(last, &waits).await, granted);
+    leaves(last, &waits).await;
+    assert_eq!(looks(last, &waits).await, Outcome::Absent);
+}
+
+/// As long as the claim before it is there, the server reads that one, the waiting one and the session, and
+/// no queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_does_not_read_the_queue() {
+    const LOOKS: u64 = 50;
+    let server = Server::start().await;
+    let backend = server.connect("/queue").await.unwrap();
+    let mut client = Client::open(&backend, LONG).await;
+    asks(&mut client, Mode::Exclusive).await;
+    asks(&mut client, Mode::ProtectedRead).await;
+    let (last, _) = asks(&mut client, Mode::Exclusive).await;
+    let ranges = async || server.metrics().await.sum("etcd_mvcc_range_total", "");
+    let before = ranges().await;
+    for _ in 0..LOOKS {
+        assert!(is_waiting(looks(&client, &last).await));
+    }
+    let read = ranges().await - before;
+    // The watches of the three looked, too.
+    assert!(
+        read >= 3 * LOOKS,
+        "{read} reads are too few for {LOOKS} looks"
+    );
+    assert!(read <= 3 * LOOKS + 20, "{read} reads for {LOOKS} looks");
+}
