@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dlock_core::{
-    Backend, Capabilities, ClaimSnapshot, Error, FencingToken, LockName, LockSnapshot, Mailbox,
-    Mode, Opened, Reach, SessionTerms, StoreError,
+    Backend, Capabilities, ClaimId, ClaimSnapshot, Error, FencingToken, LockName, LockSnapshot,
+    Mailbox, Mode, Opened, Reach, SessionTerms, StoreError,
 };
 use etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
 
@@ -100,12 +100,16 @@ impl Backend for Etcd {
         let base = answers.get(1).and_then(only);
         let mut ahead: BTreeSet<Mode> = BTreeSet::new();
         for key in answers.first().map(|range| range.kvs()).unwrap_or_default() {
-            let (_, mode, id) = layout.read(key.key()).ok_or_else(|| strange(key.key()))?;
+            let (_, mode, slot) = layout.read(key.key()).ok_or_else(|| strange(key.key()))?;
             let record = Record::read(key.value()).ok_or_else(|| strange(key.key()))?;
+            let number = record.claim.ok_or_else(|| strange(key.key()))?;
             let granted = ahead.iter().all(|other| other.compatible(mode));
             ahead.insert(mode);
             let mut claim = ClaimSnapshot {
-                id,
+                id: ClaimId {
+                    session: slot.session,
+                    number,
+                },
                 mode,
                 since: record.since(),
                 token: None,

@@ -16,9 +16,10 @@ use crate::base;
 use crate::connect::{Format, gets, only};
 use crate::error::is_compacted;
 use crate::history::History;
-use crate::keys::Layout;
+use crate::keys::{Layout, Slot};
 use crate::link::Link;
 use crate::record::{Record, strange};
+use crate::slots::Slots;
 use crate::txns::{Ahead, Answer, Found, Txns, absent};
 
 #[cfg(test)]
@@ -33,16 +34,34 @@ pub(crate) struct Claims {
     base: AtomicU64,
     /// The greatest revision that the watches have told of.
     heard: AtomicI64,
-    /// The claims that are known to have been written, by their number.
-    places: Mutex<HashMap<u64, Known>>,
+    book: Mutex<Book>,
 }
 
-/// What is known of a claim that was written.
+/// What a session knows of its claims.
+#[derive(Debug, Default)]
+struct Book {
+    /// The claims that are, or may have been, written, by their number.
+    claims: HashMap<u64, Known>,
+    slots: Slots,
+}
+
 #[derive(Debug)]
 struct Known {
-    place: Place,
+    slot: u64,
+    key: Arc<str>,
+    /// Once it is known to have been written.
+    place: Option<Place>,
     /// What was ahead of it, when it was last seen to wait.
     ahead: Option<Ahead>,
+    /// Whether something that was to write or delete it has not been answered, and may still arrive.
+    unanswered: bool,
+}
+
+/// Something that writes or deletes a claim, on its way.
+struct Sending {
+    key: Arc<str>,
+    /// Whether something was unanswered before.
+    unanswered: bool,
 }
 
 /// A claim's place in the order, which never changes.
@@ -73,7 +92,7 @@ impl Claims {
         lease: i64,
         revision: i64,
     ) -> Result<Self, StoreError> {
-        let owner = Record::new(terms.owner.clone(), wall_clock()).text()?;
+        let owner = Record::new(None, terms.owner.clone(), wall_clock()).text()?;
         let key = layout.session(terms.id);
         let proposed = base::proposal(base::now(), revision, 0);
         let leased = PutOptions::new().with_lease(lease);
@@ -106,7 +125,7 @@ impl Claims {
             history,
             base: AtomicU64::new(base.transpose()?.unwrap_or(proposed)),
             heard: AtomicI64::new(opened),
-            places: Mutex::default(),
+            book: Mutex::default(),
         })
     }
 
@@ -124,7 +143,7 @@ impl Claims {
             history: History::default(),
             base: AtomicU64::new(0),
             heard: AtomicI64::new(0),
-            places: Mutex::default(),
+            book: Mutex::default(),
         }
     }
 
@@ -168,12 +187,34 @@ impl Claims {
         claim: &Claim,
         wait: Wait,
     ) -> Result<State, StoreError> {
-        let record = Record::new(claim.owner.clone(), wall_clock());
+        let number = claim.id.number;
+        let record = Record::new(Some(number), claim.owner.clone(), wall_clock());
         let proposed = self.proposal();
-        let txn = (self.txns).request(leaving, claim, wait, &record, proposed)?;
-        let (answer, ticket) = self.txn(txn).await?;
+        let leaves = leaving.and_then(|leaving| Some((leaving, self.sends(leaving)?)));
+        let sending = self.begins(claim);
+        let out = leaves.as_ref().map(|(_, sending)| &*sending.key);
+        let txn = (self.txns).request(out, (claim, &sending.key), wait, &record, proposed)?;
+        let answer = self.txn(txn).await;
+        // What the error says has not happened cannot happen any more.
+        let never = |fault: &StoreError| {
+            use StoreErrorKind::{Refused, Unavailable};
+            matches!(fault.kind(), Unavailable | Refused)
+        };
+        if answer.is_ok() || answer.as_ref().is_err_and(never) {
+            self.arrived(claim, &sending);
+            if let Some((leaving, sending)) = &leaves {
+                self.arrived(leaving, sending);
+            }
+        }
+        let (answer, ticket) = match answer {
+            Ok(answer) => answer,
+            Err(fault) => {
+                self.forget_unwritten(claim);
+                return Err(fault);
+            }
+        };
         if let Some(leaving) = leaving {
-            self.places().remove(&leaving.id.number);
+            self.forget(leaving);
         }
         match self.txns.answer(&answer, proposed) {
             Answer::Free { base } => Ok(State::Granted(self.placed(claim, ticket, base)?)),
@@ -183,7 +224,10 @@ impl Claims {
             }
             Answer::Nothing(found) => match self.learn(claim, &found).await? {
                 Some(place) => self.look_from(claim, place).await,
-                None => Ok(State::Absent),
+                None => {
+                    self.forget_unwritten(claim);
+                    Ok(State::Absent)
+                }
             },
         }
     }
@@ -206,15 +250,18 @@ impl Claims {
 
     /// How the claim stands now, by one read, if its place is known.
     pub(crate) async fn look(&self, claim: &Claim) -> Result<State, StoreError> {
-        let known = |known: &Known| known.place;
-        let known = self.places().get(&claim.id.number).map(known);
+        let known = (self.book().claims.get(&claim.id.number))
+            .map(|known| (known.key.clone(), known.place));
         let place = match known {
-            Some(place) => Some(place),
-            None => {
-                let (answer, _) = self.txn(self.txns.search(claim)).await?;
+            Some((_, Some(place))) => Some(place),
+            Some((key, None)) => {
+                let (answer, _) = self.txn(self.txns.search(claim, &key)).await?;
                 let found = self.txns.found(&answer.op_responses());
                 self.learn(claim, &found).await?
             }
+            // This session never asked for it, or has withdrawn it.
+            None if self.session_stands().await? => None,
+            None => return Err(StoreError::lapsed()),
         };
         match place {
             Some(place) => self.look_from(claim, place).await,
@@ -223,23 +270,23 @@ impl Claims {
     }
 
     async fn look_from(&self, claim: &Claim, place: Place) -> Result<State, StoreError> {
-        let number = claim.id.number;
-        let known = (self.places().get(&number)).and_then(|known| known.ahead.clone());
-        let look = self.txns.look(claim, place.ticket, known.as_ref());
+        let known = (self.book().claims.get(&claim.id.number))
+            .map(|known| (known.key.clone(), known.ahead.clone()));
+        let Some((key, ahead)) = known else {
+            return Ok(State::Absent);
+        };
+        let look = (self.txns).look((claim, &key), place.ticket, ahead.as_ref());
         let (answer, _) = self.txn(look).await?;
-        match self.txns.looked(&answer, place.ticket, known) {
+        match self.txns.looked(&answer, place.ticket, ahead) {
             (false, ..) => Err(StoreError::lapsed()),
-            (true, false, _) => {
-                self.places().remove(&number);
-                Ok(State::Absent)
-            }
+            (true, false, _) => Ok(State::Absent),
             (true, true, None) => Ok(State::Granted(place)),
             (true, true, Some(ahead)) => Ok(self.waits(claim, place, ahead)),
         }
     }
 
     fn waits(&self, claim: &Claim, place: Place, ahead: Ahead) -> State {
-        if let Some(known) = self.places().get_mut(&claim.id.number) {
+        if let Some(known) = self.book().claims.get_mut(&claim.id.number) {
             known.ahead = Some(ahead.clone());
         }
         State::Waiting(place, ahead)
@@ -247,8 +294,8 @@ impl Claims {
 
     /// Whether a claim that one of this session waits for is still there. That it is gone says something
     /// only while the session stands, so the same read tells that too.
-    pub(crate) async fn is_there(&self, key: Vec<u8>) -> Result<bool, StoreError> {
-        match self.peek(Some(key)).await? {
+    pub(crate) async fn is_there(&self, ahead: &Ahead) -> Result<bool, StoreError> {
+        match self.peek(Some(ahead)).await? {
             (true, is_there) => Ok(is_there),
             (false, _) => Err(StoreError::lapsed()),
         }
@@ -259,8 +306,8 @@ impl Claims {
         Ok(self.peek(None).await?.0)
     }
 
-    async fn peek(&self, key: Option<Vec<u8>>) -> Result<(bool, bool), StoreError> {
-        let (answer, _) = self.txn(self.txns.peek(key)).await?;
+    async fn peek(&self, ahead: Option<&Ahead>) -> Result<(bool, bool), StoreError> {
+        let (answer, _) = self.txn(self.txns.peek(ahead)).await?;
         Ok(self.txns.peeked(&answer))
     }
 
@@ -271,8 +318,9 @@ impl Claims {
 
     /// The ticket of a claim that is known to have been written.
     pub(crate) fn ticket(&self, claim: &Claim) -> Option<i64> {
-        let places = self.places();
-        places.get(&claim.id.number).map(|known| known.place.ticket)
+        let book = self.book();
+        let place = book.claims.get(&claim.id.number)?.place?;
+        Some(place.ticket)
     }
 
     /// What the keys of this lock's claims begin with.
@@ -304,24 +352,85 @@ impl Claims {
         claim: &Claim,
         attempts: Attempts,
     ) -> Result<(), StoreError> {
-        match attempts {
-            Attempts::Answered => {
-                self.txn(self.txns.withdraw(claim)).await?;
+        // Without a key this session has not asked for it.
+        let sending = self.sends(claim);
+        let key = sending.as_ref().map(|sending| &*sending.key);
+        match (attempts, key) {
+            (Attempts::Answered, None) => {}
+            (Attempts::Answered, Some(key)) => {
+                self.txn(self.txns.withdraw(claim, key)).await?;
             }
-            Attempts::Unanswered => match self.txn(self.txns.withdraw_for_good(claim)).await {
-                Ok((answer, _)) if answer.succeeded() => {}
-                Ok(_) => return Err(StoreError::lapsed()),
-                // A server out of space takes no mark. An unlock must not depend on that (ATOM-B); the
-                // mark is tried again (ONCE).
-                Err(fault) if fault.kind() == StoreErrorKind::Unconfirmed => {
-                    self.txn(self.txns.withdraw(claim)).await?;
-                    return Err(StoreError::unavailable(fault.to_string()));
+            (Attempts::Unanswered, key) => {
+                match self.txn(self.txns.withdraw_for_good(claim, key)).await {
+                    Ok((answer, _)) if answer.succeeded() => {}
+                    Ok(_) => return Err(StoreError::lapsed()),
+                    // A server out of space takes no mark. An unlock must not depend on that (ATOM-B); the
+                    // mark is tried again (ONCE).
+                    Err(fault) if fault.kind() == StoreErrorKind::Unconfirmed => {
+                        if let Some(key) = key {
+                            self.txn(self.txns.withdraw(claim, key)).await?;
+                        }
+                        return Err(StoreError::unavailable(fault.to_string()));
+                    }
+                    Err(fault) => return Err(fault),
                 }
-                Err(fault) => return Err(fault),
-            },
+            }
         }
-        self.places().remove(&claim.id.number);
+        if let Some(sending) = sending.filter(|_| attempts == Attempts::Answered) {
+            self.arrived(claim, &sending);
+        }
+        self.forget(claim);
         Ok(())
+    }
+
+    /// Something is sent that writes the claim. It gets a key, if it has none.
+    fn begins(&self, claim: &Claim) -> Sending {
+        let book = &mut *self.book();
+        let known = book.claims.entry(claim.id.number).or_insert_with(|| {
+            let slot = book.slots.take(&claim.name, claim.mode);
+            let session = self.txns.session;
+            let number = slot;
+            let key = (self.txns.layout).slot(&claim.name, claim.mode, Slot { session, number });
+            Known {
+                slot,
+                key: key.into(),
+                place: None,
+                ahead: None,
+                unanswered: false,
+            }
+        });
+        known.sends()
+    }
+
+    /// Something is sent about a claim that may be there; `None` if it cannot be.
+    fn sends(&self, claim: &Claim) -> Option<Sending> {
+        let mut book = self.book();
+        Some(book.claims.get_mut(&claim.id.number)?.sends())
+    }
+
+    /// What was sent was answered.
+    fn arrived(&self, claim: &Claim, sending: &Sending) {
+        if let Some(known) = self.book().claims.get_mut(&claim.id.number) {
+            known.unanswered = sending.unanswered;
+        }
+    }
+
+    /// The claim is surely not there.
+    fn forget(&self, claim: &Claim) {
+        let book = &mut *self.book();
+        if let Some(known) = book.claims.remove(&claim.id.number) {
+            let all_arrived = !known.unanswered;
+            (book.slots).give_back(&claim.name, claim.mode, known.slot, all_arrived);
+        }
+    }
+
+    /// The same of a claim that was not written, unless something may still write it.
+    fn forget_unwritten(&self, claim: &Claim) {
+        let number = claim.id.number;
+        let may_come = |known: &Known| known.unanswered || known.place.is_some();
+        if !self.book().claims.get(&number).is_some_and(may_come) {
+            self.forget(claim);
+        }
     }
 
     /// Sends a transaction, and returns its answer and revision. One that wrote something has a
@@ -343,8 +452,9 @@ impl Claims {
             || StoreError::unconfirmed(strange(self.txns.layout.base().as_bytes()).to_string());
         let token = base::token(base, ticket).ok_or_else(absurd)?;
         let place = Place { ticket, token };
-        let known = Known { place, ahead: None };
-        self.places().insert(claim.id.number, known);
+        if let Some(known) = self.book().claims.get_mut(&claim.id.number) {
+            known.place = Some(place);
+        }
         Ok(place)
     }
 
@@ -357,6 +467,10 @@ impl Claims {
             return Ok(None);
         };
         let record = Record::read(own.value()).ok_or_else(|| strange(own.key()))?;
+        if record.claim != Some(claim.id.number) {
+            // A store that has an earlier claim there is not the one that this session knows.
+            return Err(StoreError::lapsed());
+        }
         let ticket = own.create_revision();
         let base = match record.base {
             Some(base) => Some(base),
@@ -368,8 +482,17 @@ impl Claims {
         Ok(Some(self.placed(claim, ticket, base)?))
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn sends(&mut self) -> Sending {
+        Sending {
+            key: self.key.clone(),
+            unanswered: std::mem::replace(&mut self.unanswered, true),
+        }
     }
 }
 

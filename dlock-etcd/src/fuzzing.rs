@@ -2,12 +2,13 @@
 
 use dlock_core::{Claim, ClaimId, LockName, Mode, Namespace};
 
-use crate::keys::Layout;
+use crate::keys::{Layout, Slot};
 
-/// A claim's key.
+/// The key of a claim whose slot has the same number.
 #[must_use]
 pub fn key(namespace: &Namespace, claim: &Claim) -> String {
-    Layout::new(namespace.clone()).claim(claim)
+    let ClaimId { session, number } = claim.id;
+    Layout::new(namespace.clone()).slot(&claim.name, claim.mode, Slot { session, number })
 }
 
 /// What the keys of a lock's claims begin with.
@@ -16,8 +17,10 @@ pub fn range(namespace: &Namespace, name: &LockName) -> String {
     Layout::new(namespace.clone()).lock(name)
 }
 
-/// The claim that has this key.
+/// The lock and the mode of the claim that has this key, and its slot.
 #[must_use]
 pub fn read(namespace: &Namespace, key: &[u8]) -> Option<(LockName, Mode, ClaimId)> {
-    Layout::new(namespace.clone()).read(key)
+    let (name, mode, slot) = Layout::new(namespace.clone()).read(key)?;
+    let Slot { session, number } = slot;
+    Some((name, mode, ClaimId { session, number }))
 }

@@ -5,13 +5,17 @@
 //! | `dlock/<namespace>/format` | JSON: the version of this layout |
 //! | `dlock/<namespace>/base` | what is added to a revision to make a token, see [`base`](crate::base) |
 //! | `dlock/<namespace>/sessions/<session>` | a session that stands: JSON, its owner |
-//! | `dlock/<namespace>/locks/<name>/<mode>/<claim>` | a claim: JSON, see [`Record`](crate::record::Record) |
+//! | `dlock/<namespace>/locks/<name>/<mode>/<slot>` | a claim: JSON, see [`Record`](crate::record::Record) |
 //! | `dlock/<namespace>/withdrawn/<claim>` | the mark of a claim that must not come back |
+//!
+//! A slot is a session's, and holds one of its claims after the other: see [`slots`](crate::slots).
 //!
 //! A namespace holds no slash, and in a lock's name it is percent-encoded: no range of keys of one
 //! lock holds a key of another, and a person still recognizes the name.
 
-use dlock_core::{Claim, ClaimId, LockName, Mode, Namespace, SessionId};
+use std::fmt;
+
+use dlock_core::{ClaimId, LockName, Mode, Namespace, SessionId};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 /// What would end a name in a key, start an escape, or could not be seen.
@@ -67,22 +71,44 @@ impl Layout {
         format!("{}{}/", self.lock(name), mode.code())
     }
 
-    pub(crate) fn claim(&self, claim: &Claim) -> String {
-        format!("{}{}", self.mode(&claim.name, claim.mode), claim.id)
+    /// The key of a claim that has this slot.
+    pub(crate) fn slot(&self, name: &LockName, mode: Mode, slot: Slot) -> String {
+        format!("{}{slot}", self.mode(name, mode))
     }
 
     /// Reads the key of a claim; `None` if it is none.
-    pub(crate) fn read(&self, key: &[u8]) -> Option<(LockName, Mode, ClaimId)> {
+    pub(crate) fn read(&self, key: &[u8]) -> Option<(LockName, Mode, Slot)> {
         let rest = key.strip_prefix(self.locks().as_bytes())?;
         let mut parts = rest.split(|byte| *byte == b'/');
         let name = percent_decode(parts.next()?).decode_utf8().ok()?;
         let mode = std::str::from_utf8(parts.next()?).ok()?;
         let mode = Mode::ALL.into_iter().find(|known| known.code() == mode)?;
-        let claim = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+        let slot = Slot::read(std::str::from_utf8(parts.next()?).ok()?)?;
         let name = LockName::new(name).ok()?;
         // What another program has written in another way is no claim of ours.
-        let ours = format!("{}{claim}", self.mode(&name, mode));
-        (ours.as_bytes() == key).then_some((name, mode, claim))
+        let ours = self.slot(&name, mode, slot);
+        (ours.as_bytes() == key).then_some((name, mode, slot))
+    }
+}
+
+/// Whose key it is, and which of them. It is written as a claim's identity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) session: SessionId,
+    pub(crate) number: u64,
+}
+
+impl Slot {
+    fn read(text: &str) -> Option<Self> {
+        let ClaimId { session, number } = text.parse().ok()?;
+        Some(Self { session, number })
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, number } = *self;
+        ClaimId { session, number }.fmt(f)
     }
 }
 
@@ -95,24 +121,21 @@ pub(crate) fn conflicting(mode: Mode) -> impl Iterator<Item = Mode> {
 
 #[cfg(test)]
 mod tests {
-    use dlock_core::Owner;
-
     use super::*;
 
     fn layout() -> Layout {
         Layout::new(Namespace::new("team.a").unwrap())
     }
 
-    fn claim(name: &str, mode: Mode) -> Claim {
-        Claim {
-            id: ClaimId {
-                session: SessionId::random(),
-                number: 7,
-            },
-            name: LockName::new(name).unwrap(),
-            mode,
-            owner: Owner::this_process(),
+    fn slot() -> Slot {
+        Slot {
+            session: SessionId::random(),
+            number: 7,
         }
+    }
+
+    fn name(text: &str) -> LockName {
+        LockName::new(text).unwrap()
     }
 
     /// FAIR: names that differ never share a key, nor a range of keys.
@@ -137,14 +160,14 @@ mod tests {
             "..",
             "\u{10ffff}",
         ];
-        for name in names {
+        for text in names {
             for mode in Mode::ALL {
-                let claim = claim(name, mode);
-                let key = layout().claim(&claim);
+                let slot = slot();
+                let key = layout().slot(&name(text), mode, slot);
                 let read = layout().read(key.as_bytes());
-                assert_eq!(read, Some((claim.name.clone(), mode, claim.id)), "{key}");
-                for other in names.into_iter().filter(|other| *other != name) {
-                    let range = layout().lock(&LockName::new(other).unwrap());
+                assert_eq!(read, Some((name(text), mode, slot)), "{key}");
+                for other in names.into_iter().filter(|other| *other != text) {
+                    let range = layout().lock(&name(other));
                     assert!(!key.starts_with(&range), "{key} is in {range}");
                 }
             }
@@ -153,18 +176,15 @@ mod tests {
 
     #[test]
     fn a_person_recognizes_the_name() {
-        let claim = claim("invoices/2026: läte", Mode::ProtectedRead);
-        let key = layout().claim(&claim);
-        let expected = format!(
-            "dlock/team.a/locks/invoices%2F2026:%20l%C3%A4te/PR/{}",
-            claim.id
-        );
+        let slot = slot();
+        let key = layout().slot(&name("invoices/2026: läte"), Mode::ProtectedRead, slot);
+        let expected = format!("dlock/team.a/locks/invoices%2F2026:%20l%C3%A4te/PR/{slot}");
         assert_eq!(key, expected);
     }
 
     #[test]
     fn other_keys_are_no_claims() {
-        let id = claim("a", Mode::Null).id;
+        let id = slot();
         for key in [
             "dlock/team.a/format".to_owned(),
             format!("dlock/team.b/locks/a/EX/{id}"),
@@ -184,6 +204,7 @@ mod tests {
     #[test]
     fn the_longest_key_is_below_the_limits_of_a_page() {
         let longest = "\u{1}".repeat(LockName::MAX_BYTES);
-        assert!(layout().claim(&claim(&longest, Mode::Exclusive)).len() < 2048);
+        let key = layout().slot(&name(&longest), Mode::Exclusive, slot());
+        assert!(key.len() < 2048);
     }
 }

@@ -23,12 +23,16 @@
 //! | `dlock/<namespace>/format` | JSON: the version of this layout |
 //! | `dlock/<namespace>/base` | a number that only rises: what is added to a revision to make a token |
 //! | `…/sessions/<session>` | JSON: whose session it is |
-//! | `…/locks/<name>/<mode>/<claim>` | JSON: who holds or awaits the lock, and since when |
+//! | `…/locks/<name>/<mode>/<slot>` | JSON: who holds or awaits the lock, and since when |
 //! | `…/withdrawn/<claim>` | empty: a claim whose request may still be on its way, and must not count |
 //!
 //! In a name, `/`, `%`, spaces and whatever is not ASCII are percent-encoded. The first two keys stay
 //! for ever; all others are bound to their session's lease, and the server deletes them when it runs
 //! out. A free lock has no keys. Everything that belongs together happens in one transaction.
+//!
+//! A slot is a session's, and holds one claim after the other: etcd keeps every key that there ever was in its
+//! index until it is compacted, and a lock whose claims had a key each grew slower with every acquisition. One
+//! about which a message may still be on its way is not used again.
 //!
 //! A claim's ticket is the revision at which its key was created. Whether it is granted is stored
 //! nowhere: it is, when no claim in a conflicting mode has a smaller ticket. Who has to wait watches the
@@ -64,7 +68,10 @@
 //! - **The history is compacted** often. Locks do not mind. A look at a lock may show a holder without
 //!   its token, if that holder's clock was behind another client's.
 //! - **A waiter's queue is long.** The server reads all of a lock's claims in the modes that conflict
-//!   for each request and look: its work for one hand-over grows with the number of waiters.
+//!   for each request, and for each look at a claim whose predecessor has gone: its work for one hand-over grows
+//!   with the number of waiters, by about a microsecond for each.
+//! - **Sessions come and go on one lock.** Each leaves a key in the server's index until that is compacted:
+//!   let it compact automatically. It does not by default.
 //!
 //! # The settings that make it as safe as it can be
 //!
@@ -96,6 +103,7 @@ mod options_url;
 mod pushes;
 mod record;
 mod session;
+mod slots;
 mod transport;
 mod txns;
 mod version;

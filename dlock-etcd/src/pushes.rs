@@ -312,7 +312,7 @@ impl Listener {
             Order::WatchOver(waiter) => {
                 let claim = waiter.claim.id.number;
                 match self.waiters.get_mut(&claim) {
-                    Some((known, Some(_))) if known.ahead.nearest == waiter.ahead.nearest => {
+                    Some((known, Some(_))) if known.ahead.ticket == waiter.ahead.ticket => {
                         // Once it is the only one, it stays so: claims come in at the end.
                         known.ahead.sole |= waiter.ahead.sole;
                         known.ahead.seen = known.ahead.seen.max(waiter.ahead.seen);
@@ -401,13 +401,18 @@ impl Listener {
                 self.unwatch(watch);
                 Ok(None)
             }
-            _ if !events.any(|event| event.event_type() == EventType::Delete) => Ok(None),
             Subject::Session => {
+                if !events.any(|event| event.event_type() == EventType::Delete) {
+                    return Ok(None);
+                }
                 self.mailbox.lost(LossReason::Revoked);
                 Ok(Some(Over))
             }
-            Subject::Claim(_) => {
-                self.gone(id, Seen::Event);
+            Subject::Claim(claim) => {
+                let waiter = self.waiters.get(&claim);
+                if waiter.is_some_and(|(waiter, _)| waiter.ahead.ends_in(response.events())) {
+                    self.gone(id, Seen::Event);
+                }
                 Ok(None)
             }
         }
@@ -429,10 +434,10 @@ impl Listener {
                 if waiter.ahead.seen >= begins {
                     return;
                 }
-                let key = waiter.ahead.nearest.clone();
-                Box::pin(
-                    async move { Looked::Ahead(id, patient(patience, claims.is_there(key)).await) },
-                )
+                let ahead = waiter.ahead.clone();
+                Box::pin(async move {
+                    Looked::Ahead(id, patient(patience, claims.is_there(&ahead)).await)
+                })
             }
             Subject::Listened(claim) => {
                 self.listening.begins(claim, begins);

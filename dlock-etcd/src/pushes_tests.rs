@@ -2,7 +2,7 @@ use dlock_core::{ClaimId, FencingToken, Inbox, LockName, Mode, Owner, Push, Sess
 use futures_util::FutureExt;
 
 use super::*;
-use crate::keys::Layout;
+use crate::keys::{Layout, Slot};
 use crate::link::Link;
 use crate::options::EtcdOptions;
 use crate::transport::Dialer;
@@ -42,7 +42,11 @@ impl Scene {
         options.connect_timeout = PATIENCE / 4;
         let link = Arc::new(Link::new(&options, Dialer::new(&options).unwrap()));
         let layout = Layout::new(options.namespace.clone());
-        let nearest = layout.claim(&claim(session_ahead, 3)).into_bytes();
+        let ahead = Slot {
+            session: SessionId::from(session_ahead),
+            number: 0,
+        };
+        let nearest = layout.slot(&LockName::new("n").unwrap(), Mode::Exclusive, ahead);
         let claims = Claims::unopened(Arc::clone(&link), layout, SessionId::from(SESSION));
         let (mailbox, inbox) = Mailbox::new();
         let (_, orders) = mpsc::unbounded_channel();
@@ -55,7 +59,8 @@ impl Scene {
                 token: FencingToken::from_order(9),
             },
             ahead: Ahead {
-                nearest,
+                nearest: nearest.into_bytes(),
+                ticket: 3,
                 sole: true,
                 seen: 9,
             },

@@ -5,10 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dlock_core::{Owner, StoreError};
 use serde::{Deserialize, Serialize};
 
-/// The value of a claim's key, as JSON.
+/// The value of a claim's key, and of a session's, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// Who made the claim.
+    /// The claim's number among its session's: its key may have been another claim's before. None for a
+    /// session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim: Option<u64>,
+    /// Whose it is.
     pub(crate) owner: Owner,
     /// When it was made, by the clock of whoever made it: milliseconds since 1970. etcd has no clock
     /// that a client could read.
@@ -19,9 +23,10 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(owner: Owner, now: SystemTime) -> Self {
+    pub(crate) fn new(claim: Option<u64>, owner: Owner, now: SystemTime) -> Self {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
+            claim,
             owner,
             since: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             base: None,
@@ -65,7 +70,7 @@ mod tests {
     #[test]
     fn it_reads_back() {
         let owner = Owner::this_process().labelled("a \"label\"\n");
-        let record = Record::new(owner, UNIX_EPOCH + Duration::from_millis(7));
+        let record = Record::new(Some(3), owner, UNIX_EPOCH + Duration::from_millis(7));
         for record in [record.clone(), record.with_base(5)] {
             let text = record.text().unwrap();
             assert_eq!(Record::read(text.as_bytes()), Some(record));

@@ -6,10 +6,10 @@
 //! has a smaller create revision (ATOM-A, FAIR).
 
 use dlock_core::mutants::{Mutant, is_on};
-use dlock_core::{Claim, Mode, SessionId, StoreError, Wait};
+use dlock_core::{Claim, LockName, Mode, SessionId, StoreError, Wait};
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions,
-    ResponseHeader, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Compare, CompareOp, DeleteOptions, Event, EventType, GetOptions, GetResponse, KeyValue,
+    PutOptions, ResponseHeader, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 
 use crate::base;
@@ -48,10 +48,27 @@ pub(crate) enum Answer {
 pub(crate) struct Ahead {
     /// The key of the last of them: whoever else is ahead is ahead of that one too.
     pub(crate) nearest: Vec<u8>,
+    /// When it was created: what is there later under the same key is another claim.
+    pub(crate) ticket: i64,
     /// Whether it is the only one.
     pub(crate) sole: bool,
     /// The revision as of which it was there.
     pub(crate) seen: i64,
+}
+
+impl Ahead {
+    fn is_there(&self) -> Compare {
+        Compare::create_revision(self.nearest.clone(), CompareOp::Equal, self.ticket)
+    }
+
+    /// Whether these events of its key are its end, and not that of an earlier claim that had the key: a member
+    /// that is behind may tell of that, too.
+    pub(crate) fn ends_in(&self, events: &[Event]) -> bool {
+        events.iter().any(|event| {
+            let revision = event.kv().map_or(0, KeyValue::mod_revision);
+            event.event_type() == EventType::Delete && revision > self.ticket
+        })
+    }
 }
 
 /// What there is of a claim.
@@ -65,10 +82,10 @@ pub(crate) struct Found {
 
 impl Txns {
     /// The session's lease stands, and the claim is neither there nor withdrawn (ONCE).
-    fn may_enter(&self, claim: &Claim) -> Vec<Compare> {
+    fn may_enter(&self, claim: &Claim, key: &str) -> Vec<Compare> {
         let mut conditions = vec![self.session_stands()];
         if !is_on(Mutant::RepeatedClaim) {
-            conditions.push(absent(self.layout.claim(claim)));
+            conditions.push(absent(key));
         }
         if !is_on(Mutant::ForgottenWithdraw) {
             conditions.push(absent(self.layout.withdrawn(claim.id)));
@@ -82,8 +99,8 @@ impl Txns {
     }
 
     /// Writes the claim, and raises the base to `proposed` if that is more.
-    fn place(&self, claim: &Claim, record: &Record, proposed: u64) -> Result<TxnOp, StoreError> {
-        let (key, base) = (self.layout.claim(claim), self.layout.base());
+    fn place(&self, key: &str, record: &Record, proposed: u64) -> Result<TxnOp, StoreError> {
+        let base = self.layout.base();
         let lease = PutOptions::new().with_lease(self.lease);
         let leased = || Some(lease.clone()).filter(|_| !is_on(Mutant::UnsweptClaims));
         let raised = record.clone().with_base(proposed).text()?;
@@ -92,7 +109,7 @@ impl Txns {
             .when([less])
             .and_then([
                 TxnOp::put(base.clone(), base::text(proposed), None),
-                TxnOp::put(key.clone(), raised, leased()),
+                TxnOp::put(key, raised, leased()),
             ])
             .or_else([
                 TxnOp::put(key, record.text()?, leased()),
@@ -107,15 +124,15 @@ impl Txns {
     /// not see it any more.
     pub(crate) fn request(
         &self,
-        leaving: Option<&Claim>,
-        claim: &Claim,
+        leaving: Option<&str>,
+        (claim, key): (&Claim, &str),
         wait: Wait,
         record: &Record,
         proposed: u64,
     ) -> Result<Txn, StoreError> {
-        let leaves = || leaving.map(|leaving| self.take_out(leaving));
+        let leaves = || leaving.map(|leaving| self.take_out(&claim.name, leaving));
         let modes = conflicting(claim.mode).map(|mode| self.layout.mode(&claim.name, mode));
-        let mut conditions = self.may_enter(claim);
+        let mut conditions = self.may_enter(claim, key);
         let mut steps = Vec::from_iter(leaves());
         match wait {
             Wait::InTurn => {
@@ -126,8 +143,8 @@ impl Txns {
                 conditions.extend(modes.map(|mode| absent(mode).with_prefix()));
             }
         }
-        steps.push(self.place(claim, record, proposed)?);
-        let otherwise = leaves().into_iter().chain(self.find(claim));
+        steps.push(self.place(key, record, proposed)?);
+        let otherwise = leaves().into_iter().chain(self.find(claim, key));
         Ok(Txn::new()
             .when(conditions)
             .and_then(steps)
@@ -148,10 +165,10 @@ impl Txns {
     }
 
     /// The reads that [`found`](Self::found) reads the answers of.
-    fn find(&self, claim: &Claim) -> Vec<TxnOp> {
+    fn find(&self, claim: &Claim, key: &str) -> Vec<TxnOp> {
         let keys_only = || Some(GetOptions::new().with_keys_only());
         vec![
-            TxnOp::get(self.layout.claim(claim), None),
+            TxnOp::get(key, None),
             TxnOp::get(self.layout.withdrawn(claim.id), keys_only()),
             TxnOp::get(self.layout.session(self.session), keys_only()),
             TxnOp::get(self.layout.base(), None),
@@ -159,8 +176,8 @@ impl Txns {
     }
 
     /// What there is of a claim of which nothing is known.
-    pub(crate) fn search(&self, claim: &Claim) -> Txn {
-        Txn::new().and_then(self.find(claim))
+    pub(crate) fn search(&self, claim: &Claim, key: &str) -> Txn {
+        Txn::new().and_then(self.find(claim, key))
     }
 
     pub(crate) fn found(&self, answers: &[TxnOpResponse]) -> Found {
@@ -177,10 +194,15 @@ impl Txns {
     /// Reads what is ahead of a claim with this ticket, and whether the claim and the session are there. As
     /// long as the nearest that is known to be ahead is still there, it is still the nearest: claims come in at
     /// the end. Then the server need not read the queue.
-    pub(crate) fn look(&self, claim: &Claim, ticket: i64, known: Option<&Ahead>) -> Txn {
+    pub(crate) fn look(
+        &self,
+        (claim, key): (&Claim, &str),
+        ticket: i64,
+        known: Option<&Ahead>,
+    ) -> Txn {
         let keys_only = || Some(GetOptions::new().with_keys_only());
         let own = [
-            TxnOp::get(self.layout.claim(claim), keys_only()),
+            TxnOp::get(key, keys_only()),
             TxnOp::get(self.layout.session(self.session), keys_only()),
         ];
         // Two of each, because the count includes those behind.
@@ -193,9 +215,9 @@ impl Txns {
         let queue = queue.collect::<Vec<_>>();
         match known {
             Some(ahead) => Txn::new()
-                .when([absent(ahead.nearest.clone())])
-                .and_then(queue)
-                .or_else(own),
+                .when([ahead.is_there()])
+                .and_then(own)
+                .or_else(queue),
             None => Txn::new().and_then(queue),
         }
     }
@@ -214,7 +236,7 @@ impl Txns {
         };
         let (claim, session) = (created(0), created(1));
         let ahead = match known {
-            Some(known) if !answer.succeeded() => Some(Ahead {
+            Some(known) if answer.succeeded() => Some(Ahead {
                 seen: revision(answer),
                 ..known
             }),
@@ -264,51 +286,50 @@ impl Txns {
         modes.any(|mode| key.starts_with(mode.as_bytes())) && !self.is_own(key)
     }
 
-    /// Reads whether the session's key is there, and whether this one is.
-    pub(crate) fn peek(&self, key: Option<Vec<u8>>) -> Txn {
-        let keys_only = || Some(GetOptions::new().with_keys_only());
-        let session = self.layout.session(self.session).into_bytes();
-        let keys = [Some(session), key].into_iter().flatten();
-        Txn::new().and_then(
-            keys.map(|key| TxnOp::get(key, keys_only()))
-                .collect::<Vec<_>>(),
-        )
+    /// Reads whether the session's key is there, and whether this claim is.
+    pub(crate) fn peek(&self, ahead: Option<&Ahead>) -> Txn {
+        let keys_only = GetOptions::new().with_keys_only();
+        let session = TxnOp::get(self.layout.session(self.session), Some(keys_only));
+        let conditions: Vec<Compare> = ahead.map(Ahead::is_there).into_iter().collect();
+        Txn::new()
+            .when(conditions)
+            .and_then([session.clone()])
+            .or_else([session])
     }
 
-    /// Reads the answer to a peek: whether the session stands, and whether the key is there.
+    /// Reads the answer to a peek: whether the session stands, and whether the claim is there.
     pub(crate) fn peeked(&self, answer: &TxnResponse) -> (bool, bool) {
-        let answers = gets(&answer.op_responses());
-        let key = |place: usize| answers.get(place).and_then(only);
-        let stands = key(0).is_some_and(|key| key.create_revision() == self.opened);
-        (stands, key(1).is_some())
+        let session = gets(&answer.op_responses()).first().and_then(only);
+        let stands = session.is_some_and(|key| key.create_revision() == self.opened);
+        (stands, answer.succeeded())
     }
 
     /// Whether this is the key of a claim of this session.
     pub(crate) fn is_own(&self, key: &[u8]) -> bool {
-        let claim = self.layout.read(key);
-        claim.is_some_and(|(_, _, id)| id.session == self.session)
+        let slot = self.layout.read(key);
+        slot.is_some_and(|(_, _, slot)| slot.session == self.session)
     }
 
     /// Takes the claim out, and nothing else (ATOM-B).
-    pub(crate) fn withdraw(&self, claim: &Claim) -> Txn {
-        Txn::new().and_then([self.take_out(claim)])
+    pub(crate) fn withdraw(&self, claim: &Claim, key: &str) -> Txn {
+        Txn::new().and_then([self.take_out(&claim.name, key)])
     }
 
-    fn take_out(&self, claim: &Claim) -> TxnOp {
+    fn take_out(&self, name: &LockName, key: &str) -> TxnOp {
         if is_on(Mutant::UncheckedRelease) {
             let everything = DeleteOptions::new().with_prefix();
-            return TxnOp::delete(self.layout.lock(&claim.name), Some(everything));
+            return TxnOp::delete(self.layout.lock(name), Some(everything));
         }
-        TxnOp::delete(self.layout.claim(claim), None)
+        TxnOp::delete(key, None)
     }
 
-    /// The same, and leaves a mark that lives as long as the session (ONCE).
-    pub(crate) fn withdraw_for_good(&self, claim: &Claim) -> Txn {
-        let mark = PutOptions::new().with_lease(self.lease);
-        Txn::new().when([self.session_stands()]).and_then([
-            self.take_out(claim),
-            TxnOp::put(self.layout.withdrawn(claim.id), "", Some(mark)),
-        ])
+    /// The same, if it has a key, and leaves a mark that lives as long as the session (ONCE).
+    pub(crate) fn withdraw_for_good(&self, claim: &Claim, key: Option<&str>) -> Txn {
+        let lease = PutOptions::new().with_lease(self.lease);
+        let mark = TxnOp::put(self.layout.withdrawn(claim.id), "", Some(lease));
+        let taken_out = key.map(|key| self.take_out(&claim.name, key));
+        let steps = taken_out.into_iter().chain([mark]).collect::<Vec<_>>();
+        Txn::new().when([self.session_stands()]).and_then(steps)
     }
 }
 
@@ -347,6 +368,7 @@ fn ahead(ranges: &[GetResponse], seen: i64, count: impl Fn(&GetResponse) -> i64)
     let nearest = firsts.max_by_key(|key| key.create_revision())?;
     Some(Ahead {
         nearest: nearest.key().to_vec(),
+        ticket: nearest.create_revision(),
         sole: ranges.iter().map(count).sum::<i64>() == 1,
         seen,
     })

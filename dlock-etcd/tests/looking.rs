@@ -5,7 +5,7 @@
 
 mod support;
 
-use dlock_core::{Attempts, Claim, Mode, Outcome, Wait};
+use dlock_core::{Attempts, Claim, Mode, Outcome, Push, Wait};
 use support::{Client, LONG, Server, is_granted, is_waiting};
 
 async fn asks(client: &mut Client, mode: Mode) -> (Claim, Outcome) {
@@ -22,6 +22,12 @@ async fn looks(client: &Client, claim: &Claim) -> Outcome {
 async fn leaves(client: &Client, claim: &Claim) {
     let session = client.session();
     session.withdraw(claim, Attempts::Answered).await.unwrap();
+}
+
+/// Comes back when it is pushed that the claim is granted. What was pushed before that is of claims that a
+/// look has seen first.
+async fn granted(client: &mut Client, claim: &Claim) {
+    while !matches!(client.push().await, Push::Granted(id, _) if id == claim.id) {}
 }
 
 /// Whoever leaves, a look finds who is ahead then, and the grant (FAIR).
@@ -54,6 +60,32 @@ async fn who_is_ahead_changes() {
     assert_eq!(looks(last, &waits).await, granted);
     leaves(last, &waits).await;
     assert_eq!(looks(last, &waits).await, Outcome::Absent);
+}
+
+/// The key of the claim ahead may be another claim's by then, which is behind (FAIR).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_ahead_that_is_used_again() {
+    let server = Server::start().await;
+    let backend = server.connect("/again").await.unwrap();
+    let mut holder = Client::open(&backend, LONG).await;
+    let mut waiter = Client::open(&backend, LONG).await;
+    for round in 0..40 {
+        let (held, outcome) = asks(&mut holder, Mode::Exclusive).await;
+        assert!(is_granted(outcome));
+        let (waits, outcome) = asks(&mut waiter, Mode::Exclusive).await;
+        assert!(is_waiting(outcome));
+        leaves(&holder, &held).await;
+        let (again, outcome) = asks(&mut holder, Mode::Exclusive).await;
+        assert!(is_waiting(outcome));
+        match round % 2 {
+            // Nothing need be pushed then.
+            0 => assert!(is_granted(looks(&waiter, &waits).await)),
+            _ => granted(&mut waiter, &waits).await,
+        }
+        leaves(&waiter, &waits).await;
+        granted(&mut holder, &again).await;
+        leaves(&holder, &again).await;
+    }
 }
 
 /// As long as the claim before it is there, the server reads that one, the waiting one and the session, and

@@ -9,7 +9,8 @@
 //! session's.
 //!
 //! Left out: a search and the look that follows are one read; reads of the watches' task are answered at
-//! once (late, they would say what was true before); a backup that is restored; compaction.
+//! once (late, they would say what was true before); a backup that is restored; compaction; and that a key is
+//! used again, which happens only where no message about an earlier claim can arrive.
 
 use dlock_core::{FencingToken, Wait};
 

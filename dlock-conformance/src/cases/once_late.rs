@@ -10,7 +10,7 @@ use crate::actor::Actor;
 use crate::case::{Case, Pace};
 use crate::scene::{LIMIT, Scene, eventually};
 use crate::target::{Condition, Path};
-use crate::{Failure, Verdict, ensure};
+use crate::{Context, Failure, Verdict, ensure};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -30,6 +30,12 @@ pub(super) fn cases() -> Vec<Case> {
             "ONCE/late-copy-of-a-granted-request",
             "A request held back, repeated, granted and released takes nothing when it arrives at last",
             late_copy,
+        )
+        .pace(Pace::Timed),
+        Case::new(
+            "ONCE/late-copy-of-a-release",
+            "A release held back and repeated frees nothing when it arrives after the lock was taken again",
+            late_release,
         )
         .pace(Pace::Timed),
         Case::new(
@@ -153,6 +159,38 @@ async fn late_copy(scene: Scene) -> Verdict {
         crate::scene::described(&seen)
     );
     theirs.release().await?;
+    scene.until_free(other.client(), &lock, LIMIT).await
+}
+
+async fn late_release(scene: Scene) -> Verdict {
+    let lock = scene.lock("release");
+    let (late, other) = (
+        scene.client_for("late", TTL).await?,
+        scene.client("other").await?,
+    );
+    let first = late.lock(&lock, Mode::Exclusive).await?;
+    scene.set(late.link(), "late", Condition::Held)?;
+    let kept = path(&late)?;
+    let releasing = tokio::spawn(first.release());
+    eventually(LIMIT, "the release is held back", || kept.kept() > 0).await?;
+    // What was held back first may have been a heartbeat.
+    tokio::time::sleep(UNDISTURBED).await;
+    scene.set(late.link(), "late", Condition::Clear)?;
+    // The attempt is given up and repeated, for the same claim.
+    releasing.await.because("the release")??;
+    let again = late.lock(&lock, Mode::Exclusive).await?;
+    deliver(&scene, &late).await?;
+    let seen = other.client().inspect(&lock).await?;
+    ensure!(
+        seen.holders.len() == 1 && seen.holders[0].token == Some(again.token()?),
+        "the late copy of a release has freed another claim: {}",
+        crate::scene::described(&seen)
+    );
+    ensure!(
+        other.try_lock(&lock, Mode::Exclusive).await?.is_none(),
+        "a lock that is held was granted a second time"
+    );
+    again.release().await?;
     scene.until_free(other.client(), &lock, LIMIT).await
 }
 
