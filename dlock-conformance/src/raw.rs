@@ -10,7 +10,7 @@ use dlock_core::{
 use crate::history::History;
 use crate::scene::{LIMIT, LONG, Scene, within};
 use crate::target::Link;
-use crate::{Context, Failure, Verdict};
+use crate::{Context, Failure, Verdict, ensure};
 
 /// A session with a long lease, which records what it asks of the store.
 #[derive(Debug)]
@@ -105,4 +105,13 @@ pub(crate) fn token(outcome: Outcome) -> Verdict<FencingToken> {
         Outcome::Granted { token } => Ok(token),
         other => Err(Failure::new(format!("expected a grant, got {other:?}"))),
     }
+}
+
+/// That a claim waits.
+pub(crate) fn waits(outcome: Outcome) -> Verdict {
+    ensure!(
+        matches!(outcome, Outcome::Waiting { .. }),
+        "expected a wait, got {outcome:?}"
+    );
+    Ok(())
 }

@@ -245,6 +245,15 @@ impl StoreError {
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
+
+    /// Whether it says that nothing was done, and nothing can happen any more.
+    #[must_use]
+    pub fn never_took_effect(&self) -> bool {
+        matches!(
+            self.kind,
+            StoreErrorKind::Refused | StoreErrorKind::Unavailable
+        )
+    }
 }
 
 impl fmt::Display for StoreError {

@@ -195,12 +195,11 @@ impl Claims {
         let out = leaves.as_ref().map(|(_, sending)| &*sending.key);
         let txn = (self.txns).request(out, (claim, &sending.key), wait, &record, proposed)?;
         let answer = self.txn(txn).await;
-        // What the error says has not happened cannot happen any more.
-        let never = |fault: &StoreError| {
-            use StoreErrorKind::{Refused, Unavailable};
-            matches!(fault.kind(), Unavailable | Refused)
+        let no_more_comes = match &answer {
+            Ok(_) => true,
+            Err(fault) => fault.never_took_effect(),
         };
-        if answer.is_ok() || answer.as_ref().is_err_and(never) {
+        if no_more_comes {
             self.arrived(claim, &sending);
             if let Some((leaving, sending)) = &leaves {
                 self.arrived(leaving, sending);
@@ -387,12 +386,11 @@ impl Claims {
     fn begins(&self, claim: &Claim) -> Sending {
         let book = &mut *self.book();
         let known = book.claims.entry(claim.id.number).or_insert_with(|| {
-            let slot = book.slots.take(&claim.name, claim.mode);
+            let number = book.slots.take(&claim.name, claim.mode);
             let session = self.txns.session;
-            let number = slot;
             let key = (self.txns.layout).slot(&claim.name, claim.mode, Slot { session, number });
             Known {
-                slot,
+                slot: number,
                 key: key.into(),
                 place: None,
                 ahead: None,

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::{Claim, LossReason, Mailbox, StoreError, StoreErrorKind};
-use etcd_client::{EventType, WatchOptions, WatchRequestSender, WatchResponse};
+use etcd_client::{Event, EventType, WatchOptions, WatchRequestSender, WatchResponse};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -394,23 +394,23 @@ impl Listener {
             let header = response.header().ok_or_else(unknown)?;
             self.began(id, subject, header.revision());
         }
-        let mut events = response.events().iter();
+        let events = response.events();
         match subject {
             Subject::Listened(claim) => {
-                let watch = self.listening.hear(claim, response.events());
+                let watch = self.listening.hear(claim, events);
                 self.unwatch(watch);
                 Ok(None)
             }
             Subject::Session => {
-                if !events.any(|event| event.event_type() == EventType::Delete) {
-                    return Ok(None);
-                }
-                self.mailbox.lost(LossReason::Revoked);
-                Ok(Some(Over))
+                let ends = |event: &Event| event.event_type() == EventType::Delete;
+                Ok(events.iter().any(ends).then(|| {
+                    self.mailbox.lost(LossReason::Revoked);
+                    Over
+                }))
             }
             Subject::Claim(claim) => {
                 let waiter = self.waiters.get(&claim);
-                if waiter.is_some_and(|(waiter, _)| waiter.ahead.ends_in(response.events())) {
+                if waiter.is_some_and(|(waiter, _)| waiter.ahead.ends_in(events)) {
                     self.gone(id, Seen::Event);
                 }
                 Ok(None)

@@ -7,11 +7,11 @@ mod support;
 
 use std::time::Duration;
 
-use dlock_core::{Attempts, Claim, Mode, Push, StoreErrorKind, Wait};
+use dlock_core::{Claim, Mode, Push, StoreErrorKind, Wait};
 use dlock_etcd::Etcd;
 use futures_util::FutureExt;
 use support::proxy::{Proxy, Way};
-use support::{Client, LIMIT, LONG, Server, connect, is_granted, is_waiting, until};
+use support::{Client, LIMIT, LONG, Server, connect, is_granted, is_waiting, until, withdraw};
 
 /// One test after the other on one server: they read its counters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,11 +49,6 @@ async fn waits(client: &mut Client, mode: Mode) -> Claim {
     let request = client.session().request(&claim, Wait::InTurn);
     assert!(is_waiting(request.await.unwrap()), "{mode}");
     claim
-}
-
-async fn withdraw(client: &Client, claim: &Claim) {
-    let session = client.session();
-    session.withdraw(claim, Attempts::Answered).await.unwrap();
 }
 
 /// It has been pushed before the answer.

@@ -5,23 +5,11 @@
 
 mod support;
 
-use dlock_core::{Attempts, Claim, Mode, Outcome, Push, Wait};
-use support::{Client, LONG, Server, is_granted, is_waiting};
-
-async fn asks(client: &mut Client, mode: Mode) -> (Claim, Outcome) {
-    let claim = client.claim("n", mode);
-    let request = client.session().request(&claim, Wait::InTurn);
-    let outcome = request.await.unwrap();
-    (claim, outcome)
-}
+use dlock_core::{Claim, Mode, Outcome, Push};
+use support::{Client, LONG, Server, asks, is_granted, is_waiting, withdraw};
 
 async fn looks(client: &Client, claim: &Claim) -> Outcome {
     client.session().status(claim).await.unwrap()
-}
-
-async fn leaves(client: &Client, claim: &Claim) {
-    let session = client.session();
-    session.withdraw(claim, Attempts::Answered).await.unwrap();
 }
 
 /// Comes back when it is pushed that the claim is granted. What was pushed before that is of claims that a
@@ -51,14 +39,14 @@ async fn who_is_ahead_changes() {
     assert!(is_waiting(outcome));
     for (client, gone) in [(&*second, &writes), (&*first, &reads)] {
         assert!(is_waiting(looks(last, &waits).await));
-        leaves(client, gone).await;
+        withdraw(client, gone).await;
         assert!(is_waiting(looks(last, &waits).await));
     }
-    leaves(holder, &held).await;
+    withdraw(holder, &held).await;
     let granted = looks(last, &waits).await;
     assert!(is_granted(granted));
     assert_eq!(looks(last, &waits).await, granted);
-    leaves(last, &waits).await;
+    withdraw(last, &waits).await;
     assert_eq!(looks(last, &waits).await, Outcome::Absent);
 }
 
@@ -74,7 +62,7 @@ async fn a_key_ahead_that_is_used_again() {
         assert!(is_granted(outcome));
         let (waits, outcome) = asks(&mut waiter, Mode::Exclusive).await;
         assert!(is_waiting(outcome));
-        leaves(&holder, &held).await;
+        withdraw(&holder, &held).await;
         let (again, outcome) = asks(&mut holder, Mode::Exclusive).await;
         assert!(is_waiting(outcome));
         match round % 2 {
@@ -82,9 +70,9 @@ async fn a_key_ahead_that_is_used_again() {
             0 => assert!(is_granted(looks(&waiter, &waits).await)),
             _ => granted(&mut waiter, &waits).await,
         }
-        leaves(&waiter, &waits).await;
+        withdraw(&waiter, &waits).await;
         granted(&mut holder, &again).await;
-        leaves(&holder, &again).await;
+        withdraw(&holder, &again).await;
     }
 }
 

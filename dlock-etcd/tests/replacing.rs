@@ -6,10 +6,10 @@
 mod support;
 
 use dlock_core::{
-    Attempts, Backend, Claim, ClaimId, FencingToken, Mode, Outcome, Push, StoreErrorKind, Wait,
+    Attempts, Backend, Claim, ClaimId, FencingToken, Mode, Outcome, Push, StoreErrorKind,
 };
 use dlock_etcd::Etcd;
-use support::{Client, LONG, Server, ids, is_granted, is_waiting, name, until};
+use support::{Client, LONG, Server, asks, ids, is_granted, is_waiting, name, until, withdraw};
 
 /// One test after the other on one server: they read its counters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,17 +28,6 @@ async fn two_sessions(server: &Server, namespace: &str) -> (Etcd, Client, Client
     let first = Client::open(&backend, LONG).await;
     let second = Client::open(&backend, LONG).await;
     (backend, first, second)
-}
-
-async fn asks(client: &mut Client, mode: Mode) -> (Claim, Outcome) {
-    let claim = client.claim("n", mode);
-    let outcome = client.session().request(&claim, Wait::InTurn).await;
-    (claim, outcome.unwrap())
-}
-
-async fn withdraw(client: &Client, claim: &Claim) {
-    let session = client.session();
-    session.withdraw(claim, Attempts::Answered).await.unwrap();
 }
 
 async fn replace(client: &Client, leaving: &Claim, claim: &Claim) -> Outcome {

@@ -28,7 +28,7 @@ use dlock_core::mutants::{Mutant, is_on};
 use dlock_core::table::Entry;
 use dlock_core::{
     Attempts, Claim, ClaimId, LockName, Mailbox, Outcome, Session, SessionId, SessionTerms,
-    StoreError, StoreErrorKind, Wait,
+    StoreError, Wait,
 };
 use futures_util::future::{join_all, try_join_all};
 
@@ -214,7 +214,7 @@ impl JetStreamSession {
             self.pace.wrote(sent.elapsed());
         }
         if matches!(&put, Ok(Put::Overtaken | Put::InFlight))
-            || matches!(&put, Err(fault) if is_clean(fault))
+            || matches!(&put, Err(fault) if fault.never_took_effect())
         {
             self.memory.settle(name, unsettled);
         }
@@ -416,14 +416,6 @@ impl JetStreamSession {
     }
 }
 
-/// Whether the error says that nothing was done.
-fn is_clean(fault: &StoreError) -> bool {
-    matches!(
-        fault.kind(),
-        StoreErrorKind::Refused | StoreErrorKind::Unavailable
-    )
-}
-
 #[async_trait]
 impl Session for JetStreamSession {
     async fn renew(&self) -> Result<Duration, StoreError> {
@@ -440,7 +432,7 @@ impl Session for JetStreamSession {
         let outcome = self.perform(&claim.name, Work::Request(claim, wait)).await;
         let nothing_was_done = match &outcome {
             Ok(outcome) => *outcome == Outcome::Absent,
-            Err(fault) => is_clean(fault),
+            Err(fault) => fault.never_took_effect(),
         };
         if !nothing_was_done || !first {
             return outcome;
@@ -487,7 +479,7 @@ impl Session for JetStreamSession {
         let outcome = self.perform(&claim.name, work).await;
         match &outcome {
             Ok(_) => self.memory.close(&leaving.name, leaving.id),
-            Err(fault) if is_clean(fault) => self.memory.close(&claim.name, claim.id),
+            Err(fault) if fault.never_took_effect() => self.memory.close(&claim.name, claim.id),
             Err(_) => {}
         }
         outcome

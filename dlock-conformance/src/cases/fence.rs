@@ -5,11 +5,11 @@
 use std::time::Instant;
 
 use dlock_core::memory::MemoryStore;
-use dlock_core::{Attempts, Fence, LossReason, Mode, Outcome, Wait};
+use dlock_core::{Attempts, Fence, LossReason, Mode, Wait};
 
 use crate::case::{Case, Pace};
 use crate::check::compatible;
-use crate::raw::{Raw, token};
+use crate::raw::{Raw, token, waits};
 use crate::scene::{LIMIT, LONG, SHORT, Scene, within};
 use crate::target::{Link, Need};
 use crate::{Context, Failure, Verdict, ensure};
@@ -129,11 +129,7 @@ async fn room_for_hand_overs(scene: Scene) -> Verdict {
             two.claim(&lock, Mode::ProtectedRead)?,
         );
         let granted = one.request(&first, Wait::InTurn).await?;
-        let behind = two.request(&second, Wait::InTurn).await?;
-        ensure!(
-            matches!(behind, Outcome::Waiting { .. }),
-            "expected it to wait, got {behind:?}"
-        );
+        waits(two.request(&second, Wait::InTurn).await?)?;
         one.withdraw(&first, Attempts::Answered).await?;
         let after = two.status(&second).await?;
         two.withdraw(&second, Attempts::Answered).await?;

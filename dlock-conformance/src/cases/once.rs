@@ -3,7 +3,7 @@
 use dlock_core::{Attempts, Mode, Outcome, Wait};
 
 use crate::case::Case;
-use crate::raw::{Raw, token};
+use crate::raw::{Raw, token, waits};
 use crate::scene::Scene;
 use crate::{Verdict, ensure};
 
@@ -30,14 +30,6 @@ pub(super) fn cases() -> Vec<Case> {
             withdrawn_while_waiting,
         ),
     ]
-}
-
-fn waits(outcome: Outcome) -> Verdict {
-    ensure!(
-        matches!(outcome, Outcome::Waiting { .. }),
-        "expected a wait, got {outcome:?}"
-    );
-    Ok(())
 }
 
 async fn repeated_request(scene: Scene) -> Verdict {

@@ -305,7 +305,7 @@ impl Gate {
             // anything to withdraw.
             (_, Stage::Leaving) => {
                 let absent = matches!(&result, Ok(Outcome::Absent));
-                let refused = matches!(&result, Err(error) if never_took_effect(error));
+                let refused = matches!(&result, Err(error) if error.never_took_effect());
                 if (absent || (refused && requested && entry.failures == 0)) && !entry.unanswered {
                     self.remove(number);
                 }
@@ -373,7 +373,7 @@ impl Gate {
             // The session's task ends the session, and with it every claim.
             StoreErrorKind::Lapsed => {}
             StoreErrorKind::Refused | StoreErrorKind::Unconfirmed => {
-                let clean = never_took_effect(&error);
+                let clean = error.never_took_effect();
                 let Some(entry) = self.claims.get_mut(&number) else {
                     return;
                 };
@@ -534,12 +534,4 @@ pub(super) fn tell<T>(listener: Option<oneshot::Sender<T>>, message: T) {
     if let Some(listener) = listener {
         let _ = listener.send(message);
     }
-}
-
-/// Whether the error says that the operation did nothing.
-fn never_took_effect(error: &StoreError) -> bool {
-    matches!(
-        error.kind(),
-        StoreErrorKind::Refused | StoreErrorKind::Unavailable
-    )
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dlock_core::url::StoreUrl;
 use dlock_core::{
-    Backend, Claim, ClaimId, Error, Inbox, LockName, LockSnapshot, Mailbox, Mode, Opened, Outcome,
-    Owner, Push, Session, SessionId, SessionTerms,
+    Attempts, Backend, Claim, ClaimId, Error, Inbox, LockName, LockSnapshot, Mailbox, Mode, Opened,
+    Outcome, Owner, Push, Session, SessionId, SessionTerms, Wait,
 };
 use dlock_etcd::{Etcd, EtcdOptions};
 use testcontainers::core::wait::LogWaitStrategy;
@@ -233,6 +233,18 @@ impl Client {
             .expect("a push comes")
             .expect("the mailbox lives")
     }
+}
+
+/// A new claim on the lock "n", and what it was answered.
+pub(crate) async fn asks(client: &mut Client, mode: Mode) -> (Claim, Outcome) {
+    let claim = client.claim("n", mode);
+    let outcome = client.session().request(&claim, Wait::InTurn).await;
+    (claim, outcome.unwrap())
+}
+
+pub(crate) async fn withdraw(client: &Client, claim: &Claim) {
+    let session = client.session();
+    session.withdraw(claim, Attempts::Answered).await.unwrap();
 }
 
 pub(crate) fn name(text: &str) -> LockName {
